@@ -1,0 +1,176 @@
+"""What a model server may answer. Fields are only ever appended, with defaults.
+
+Each request ends with exactly one terminal message: Finished, Failed, Tokenized, Detokenized or Output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ServedModel(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A model as clients name it."""
+
+    id: str
+    uri: str
+    aliases: list[str] = []
+    max_model_len: int | None = None
+    """Most tokens of prompt and answer together."""
+    created: int = 0
+    """Unix seconds at which the server loaded it."""
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What was measured or settled when the model was loaded; zero where it does not apply."""
+
+    max_model_len: int = 0
+    max_num_seqs: int = 0
+    max_num_batched_tokens: int = 0
+    num_blocks: int = 0
+    block_size: int = 0
+    """Tokens in a KV block."""
+    kv_cache_bytes: int = 0
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Ready for requests: a real forward pass has run. The answer to Join, or sent when loading ends."""
+
+    protocol: int
+    server_id: str
+    """New at each start of the process."""
+    kind: str
+    """`text_generation`, or what the author of a one-shot server calls it."""
+    models: list[ServedModel]
+    limits: Limits = Limits()
+    device: str = "cpu"
+    dtype: str = ""
+
+
+class Load(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How busy the server is; the counters only grow. Blocks held only by the prefix cache count as free."""
+
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
+    total_blocks: int = 0
+    open_requests: int = 0
+    preemptions: int = 0
+    chunked_prefills: int = 0
+    """Steps' rows that computed a part of a prompt and left the rest for a later step."""
+    prefix_hit_tokens: int = 0
+    steps: int = 0
+
+
+class Status(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """The beat: every 200 ms, and soon after the load changed. Sent by the I/O thread even when a step hangs, so it says
+    how long the current step has been under way."""
+
+    phase: str
+    """`ready`, `draining`, or what loading is busy with."""
+    progress: float | None = None
+    """Share of the phase that is done, 0 to 1, where it is known."""
+    elapsed_s: float = 0.0
+    """Since the process started."""
+    step_age_s: float = 0.0
+    """Since the last sign of life of the model's thread; 0 when it has nothing to do."""
+    load: Load = Load()
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Tokens of one request, all its choices together."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens whose KV came from the prefix cache."""
+
+
+class Timings(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Seconds in the model server, on its monotonic clock."""
+
+    queued_s: float = 0.0
+    first_token_s: float = 0.0
+    """From arrival to the first token."""
+    total_s: float = 0.0
+
+
+class Accepted(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """The request is valid and in the queue: no refusal comes after this."""
+
+    request_id: str
+    prompt_tokens: int
+    prompt_token_ids: list[int] | None = None
+
+
+class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """New text of one choice. The last one of a choice has a finish_reason."""
+
+    request_id: str
+    index: int = 0
+    text: str = ""
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+    """`stop` or `length`."""
+    stop_reason: str | None = None
+    """The stop string that ended it, if one did."""
+
+
+class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Terminal: every choice has ended."""
+
+    request_id: str
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+
+
+class Failed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Terminal: refused, cancelled or broken. `kind` names a class of vfastml.errors."""
+
+    request_id: str
+    kind: str
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+
+
+class StepReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """All that one step has for one gateway. `ended` follows the last deltas of those requests."""
+
+    deltas: list[Delta]
+    ended: list[Finished | Failed] = []
+
+
+class Tokenized(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Terminal answer to TokenizeReq."""
+
+    request_id: str
+    tokens: list[int]
+    max_model_len: int
+
+
+class Detokenized(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Terminal answer to DetokenizeReq."""
+
+    request_id: str
+    prompt: str
+
+
+class Output(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Terminal answer to OneShotReq: what `forward` returned, plain msgpack values."""
+
+    request_id: str
+    output: Any
+
+
+class Goaway(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Draining: what is open will be finished, send nothing new."""
+
+    reason: str = ""
+
+
+Terminal = Finished | Failed | Tokenized | Detokenized | Output
+Reply = Hello | Status | Accepted | StepReply | Terminal | Goaway
+"""All that travels from model server to gateway."""

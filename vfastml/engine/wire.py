@@ -1,0 +1,111 @@
+"""The wire: msgpack messages over ZeroMQ. The one place that makes sockets and sets their options.
+
+A model server binds one ROUTER; each gateway opens one DEALER for each server. A message is one frame: a tagged msgspec
+struct of dispatch_requests.py (gateway to server) or dispatch_replies.py (back). Every option is set before bind or
+connect, because libzmq ignores most of them afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from vfastml.engine.dispatch_replies import Reply
+from vfastml.engine.dispatch_requests import Request
+from vfastml.errors import InvalidRequestError
+
+PROTOCOL = 1
+"""Raised when a message changes in a way that an older peer would misread."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""libzmq drops the connection of a peer that sends more, so `encode_request` refuses it first."""
+
+HEARTBEAT_INTERVAL_MS = 200
+HEARTBEAT_TIMEOUT_MS = 600
+"""A frozen or unreachable peer is disconnected after this. libzmq's own threads answer, so a busy Python process is safe."""
+
+SEND_QUEUE_MESSAGES = 1000
+
+_S = TypeVar("_S", bound="zmq.Socket[bytes]")
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode_request(request: Request) -> bytes:
+    """One frame. Raises InvalidRequestError for what cannot travel: lone surrogates, huge integers, too many bytes."""
+    try:
+        frame = _encoder.encode(request)
+    except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as error:
+        raise InvalidRequestError("The request holds a value that cannot be encoded.") from error
+    if len(frame) > MAX_MESSAGE_BYTES:
+        raise InvalidRequestError(f"The request is larger than {MAX_MESSAGE_BYTES} bytes.")
+    return frame
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """One frame."""
+    return _encoder.encode(reply)
+
+
+def decode_request(frame: bytes) -> Request:
+    """Raises msgspec.DecodeError (ValidationError with the path) or RecursionError, nothing else."""
+    return _request_decoder.decode(frame)
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """Raises msgspec.DecodeError (ValidationError with the path) or RecursionError, nothing else."""
+    return _reply_decoder.decode(frame)
+
+
+def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -> zmq.Socket[bytes]:
+    """A model server's socket. `port` 0 takes a free one (see `bound_port`). Raises zmq.ZMQError when the port is taken.
+
+    ROUTER_MANDATORY turns a vanished gateway into EHOSTUNREACH instead of silence.
+    """
+    socket = _with_options(context.socket(zmq.ROUTER))
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    try:
+        socket.bind(f"tcp://{_bracketed(host)}:{port}")
+    except zmq.ZMQError:
+        socket.close()
+        raise
+    return socket
+
+
+def bound_port(socket: zmq.Socket[bytes]) -> int:
+    """The TCP port that a bound socket listens on."""
+    return int(bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").rsplit(b":", 1)[1])
+
+
+def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
+    """Sets the options of a gateway's DEALER and connects it; the caller makes the socket, so that it can be an asyncio one,
+    and its monitor, so that no event is missed. `identity` must be new for every session: a ROUTER does not hear a second
+    peer of the same name.
+
+    IMMEDIATE turns a server that is not there into EAGAIN instead of a black hole.
+    """
+    _with_options(socket)
+    socket.setsockopt(zmq.IDENTITY, identity.encode())
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    socket.connect(endpoint)
+    return socket
+
+
+def _with_options(socket: _S) -> _S:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
+    socket.setsockopt(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.IPV6, 1)
+    return socket
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

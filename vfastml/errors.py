@@ -1,0 +1,162 @@
+"""One tree of errors. Each class knows its HTTP status, its OpenAI `type` and `code`, and whether trying again can help.
+
+The same classes are raised in the gateway and in the model servers; `kind` is the name under which an error crosses the wire.
+"""
+
+from __future__ import annotations
+
+
+class VFastMLError(Exception):
+    """Base of every error that may reach a client. `message` is written for that client: no paths, no input echoed back."""
+
+    status = 500
+    type = "server_error"
+    default_code: str | None = None
+    retryable = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def kind(self) -> str:
+        """The class name: what `Failed.kind` carries, and what `from_kind` takes."""
+        return type(self).__name__
+
+
+class UserError(VFastMLError):
+    """The request is at fault; sending it again unchanged fails again."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequestError(UserError):
+    """A field is missing, malformed or out of range."""
+
+
+class UnsupportedError(UserError):
+    """A field asks for something that this server, or this model, cannot do."""
+
+    default_code = "unsupported_parameter"
+
+
+class AuthenticationError(UserError):
+    """No key, or not a known one."""
+
+    status = 401
+    type = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class NotFoundError(UserError):
+    """No such route or object."""
+
+    status = 404
+    type = "not_found_error"
+
+
+class ModelNotFoundError(UserError):
+    """No server serves a model of that name."""
+
+    status = 404
+    default_code = "model_not_found"
+
+
+class MethodNotAllowedError(UserError):
+    """The route exists, but not for this HTTP method."""
+
+    status = 405
+
+
+class RequestTooLargeError(UserError):
+    """The body is larger than the gateway reads."""
+
+    status = 413
+    default_code = "request_too_large"
+
+
+class RateLimitError(UserError):
+    """This caller has too much under way."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    retryable = True
+
+
+class QuotaLimitError(UserError):
+    """This caller has used up what it was granted."""
+
+    status = 429
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+
+
+class RequestCancelledError(UserError):
+    """The client went away or cancelled; nobody usually reads this."""
+
+    status = 499
+    default_code = "request_cancelled"
+
+
+class InternalServerError(VFastMLError):
+    """Our fault. The details are in the log, not in the message."""
+
+    default_code = "internal_error"
+
+
+class InternalServerTooBusyError(InternalServerError):
+    """Loading, draining, full or gone: the same request may succeed a little later."""
+
+    status = 503
+    type = "service_unavailable"
+    default_code = "service_unavailable"
+    retryable = True
+
+
+class ServerLostError(InternalServerTooBusyError):
+    """The model server that held this request is gone."""
+
+    default_code = "server_lost"
+
+
+class DeadlineExceededError(InternalServerError):
+    """The request's own deadline passed."""
+
+    status = 504
+    type = "timeout_error"
+    default_code = "deadline_exceeded"
+
+
+def _tree(root: type[VFastMLError]) -> dict[str, type[VFastMLError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+_BY_KIND = _tree(VFastMLError)
+
+
+def from_kind(
+    kind: str,
+    message: str,
+    *,
+    param: str | None = None,
+    code: str | None = None,
+    retry_after_s: float | None = None,
+) -> VFastMLError:
+    """The error that `kind` names. A kind of a newer peer that we do not know becomes InternalServerError."""
+    cls = _BY_KIND.get(kind, InternalServerError)
+    return cls(message, param=param, code=code, retry_after_s=retry_after_s)
