@@ -28,6 +28,7 @@ HEARTBEAT_TIMEOUT_MS = 600
 
 SEND_QUEUE_MESSAGES = 1000
 
+_M = TypeVar("_M")
 _S = TypeVar("_S", bound="zmq.Socket[bytes]")
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -51,13 +52,13 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def decode_request(frame: bytes) -> Request:
-    """Raises msgspec.DecodeError (ValidationError with the path) or RecursionError, nothing else."""
-    return _request_decoder.decode(frame)
+    """Raises msgspec.DecodeError (a ValidationError with the path, where there is one) and nothing else."""
+    return _decoded(_request_decoder, frame)
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Raises msgspec.DecodeError (ValidationError with the path) or RecursionError, nothing else."""
-    return _reply_decoder.decode(frame)
+    """Raises msgspec.DecodeError (a ValidationError with the path, where there is one) and nothing else."""
+    return _decoded(_reply_decoder, frame)
 
 
 def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -> zmq.Socket[bytes]:
@@ -94,6 +95,13 @@ def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     socket.connect(endpoint)
     return socket
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[_M], frame: bytes) -> _M:
+    try:
+        return decoder.decode(frame)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"the frame is no message: {type(error).__name__}") from error
 
 
 def _with_options(socket: _S) -> _S:

@@ -1,0 +1,1 @@
+"""How a model's layers are run over a packed batch."""

@@ -1,0 +1,93 @@
+"""`python -m prebuilt_apps.openai.model_server`: a text model behind the wire, by default the built-in one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+from vfastml.model_store import DEFAULT_MODEL
+from vfastml.text_engine.engine_config import EngineConfig, parse_memory
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model server's own flags (also those of `python -m prebuilt_apps.openai`)."""
+    add = parser.add_argument
+    add("--model-uri", default=DEFAULT_MODEL, help="builtin:NAME, a folder, a GGUF file or a hub id")
+    add("--served-model-name", action="append", default=[], metavar="NAME", help="name for clients; repeatable")
+    add("--device", default="auto", help="auto, cpu or cuda:N")
+    add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
+    add("--rpc-host", default="127.0.0.1", help="address that gateways connect to")
+    add("--rpc-port", type=int, default=6500, help="port that gateways connect to")
+    add("--max-model-len", type=_positive, metavar="TOKENS", help="of prompt and answer together; default: the model's")
+    add("--max-num-seqs", type=_positive, metavar="N", help="sequences in the running batch; default 64, on a GPU 256")
+    add(
+        "--max-num-batched-tokens",
+        type=_positive,
+        metavar="TOKENS",
+        help="tokens computed in one step; default 128 (float32: 64), on a GPU 8192",
+    )
+    add(
+        "--kv-cache-memory",
+        type=_memory,
+        metavar="SIZE",
+        help="such as 300MB, 1GiB or plain bytes; default: a quarter of the free memory up to 2GiB, on a GPU 85%%",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_memory(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags, with their defaults in the help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m prebuilt_apps.openai.model_server",
+        description="Serves one text model to the gateways that connect.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument("--insecure", action="store_true", help="allow an --rpc-host that other machines can reach")
+    parser.add_argument(
+        "--drain-timeout", type=float, default=30.0, metavar="SECONDS", help="for what is open at SIGTERM"
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs until SIGTERM or Ctrl-C."""
+    args = build_parser().parse_args(argv)
+    # loads torch and transformers: seconds that --help and a wrong flag need not wait for
+    server_class = import_module("vfastml.models_servers.model_server_text_hf").TextGenerationModelServerHF
+    server_class(
+        model_uri=args.model_uri,
+        model_device=args.device,
+        model_load_kwargs={"dtype": args.dtype},
+        engine_config=EngineConfig(
+            max_model_len=args.max_model_len,
+            max_num_seqs=args.max_num_seqs,
+            max_num_batched_tokens=args.max_num_batched_tokens,
+            kv_cache_memory=args.kv_cache_memory,
+        ),
+        served_model_names=args.served_model_name,
+        rpc_host=args.rpc_host,
+        rpc_port=args.rpc_port,
+        insecure=args.insecure,
+        drain_timeout_s=args.drain_timeout,
+        log_level=args.log_level,
+    ).run_forever()
+
+
+if __name__ == "__main__":
+    main()

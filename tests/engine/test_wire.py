@@ -1,0 +1,158 @@
+import contextlib
+
+import msgspec
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vfastml.engine import wire
+from vfastml.engine.dispatch_replies import (
+    Accepted,
+    Delta,
+    Detokenized,
+    Failed,
+    Finished,
+    Goaway,
+    Hello,
+    Limits,
+    Load,
+    Output,
+    ServedModel,
+    Status,
+    StepReply,
+    Timings,
+    Tokenized,
+    Usage,
+)
+from vfastml.engine.dispatch_requests import (
+    CancelReq,
+    DetokenizeReq,
+    Join,
+    OneShotReq,
+    SamplingParams,
+    TextGenerationReq,
+    TokenizeReq,
+)
+from vfastml.errors import InvalidRequestError
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+counts = st.integers(0, 2**63 - 1)
+seconds = st.floats(allow_nan=False)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | seconds | words | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=8,
+)
+st.register_type_strategy(str, words)
+st.register_type_strategy(int, counts)
+st.register_type_strategy(float, seconds)
+
+
+def structs(cls, **fields):
+    return st.builds(cls, **fields)
+
+
+messages = st.lists(st.dictionaries(words, values, max_size=3), max_size=3) | words | st.none()
+lists = st.lists(counts, max_size=5)
+requests = st.one_of(
+    structs(Join),
+    structs(CancelReq),
+    structs(TextGenerationReq, messages=messages, sampling=st.from_type(SamplingParams)),
+    structs(TokenizeReq, messages=messages),
+    structs(DetokenizeReq, tokens=lists),
+    structs(OneShotReq, inputs=values),
+)
+deltas = st.lists(structs(Delta, token_ids=st.none() | lists), max_size=3)
+usages = structs(Usage)
+finished = structs(Finished, usage=usages, timings=structs(Timings))
+failed = structs(Failed)
+served = st.lists(structs(ServedModel, aliases=st.lists(words, max_size=2)), max_size=2)
+replies = st.one_of(
+    structs(Hello, models=served, limits=structs(Limits)),
+    structs(Status, load=structs(Load)),
+    structs(Accepted, prompt_token_ids=st.none() | lists),
+    structs(StepReply, deltas=deltas, ended=st.lists(finished | failed, max_size=3)),
+    finished,
+    failed,
+    structs(Tokenized, tokens=lists),
+    structs(Detokenized),
+    structs(Output, output=values),
+    structs(Goaway),
+)
+light = settings(max_examples=150, deadline=None)
+
+
+@light
+@given(requests)
+def test_request_round_trip(request):
+    assert wire.decode_request(wire.encode_request(request)) == request
+
+
+@light
+@given(replies)
+def test_reply_round_trip(reply):
+    assert wire.decode_reply(wire.encode_reply(reply)) == reply
+
+
+def refuses_cleanly(decode, frame: bytes) -> None:
+    with contextlib.suppress(msgspec.DecodeError):
+        decode(frame)
+
+
+@light
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_cleanly(frame):
+    refuses_cleanly(wire.decode_request, frame)
+    refuses_cleanly(wire.decode_reply, frame)
+
+
+@light
+@given(requests, replies, st.data())
+def test_damaged_messages_are_refused_cleanly(request, reply, data):
+    for decode, frame in (
+        (wire.decode_request, bytearray(wire.encode_request(request))),
+        (wire.decode_reply, bytearray(wire.encode_reply(reply))),
+    ):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+        refuses_cleanly(decode, bytes(frame))
+        refuses_cleanly(decode, bytes(frame[: data.draw(st.integers(0, len(frame)))]))
+
+
+@light
+@given(values)
+def test_values_of_no_known_tag_are_refused(value):
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode_reply(msgspec.msgpack.encode(["Shutdown", value]))
+
+
+def test_deep_nesting_is_refused_cleanly():
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode_request(b"\x93\xaaOneShotReq\xa1r\x91" + b"\x91" * 200_000)
+
+
+@pytest.mark.parametrize("inputs", ["\ud800", 2**64, object(), {"a": [1, "\udfff"]}])
+def test_what_cannot_travel_is_an_invalid_request(inputs):
+    with pytest.raises(InvalidRequestError):
+        wire.encode_request(OneShotReq(request_id="r", inputs=inputs))
+
+
+def test_too_large_a_request_is_refused_before_it_is_sent():
+    with pytest.raises(InvalidRequestError, match="larger"):
+        wire.encode_request(OneShotReq(request_id="r", inputs=bytes(wire.MAX_MESSAGE_BYTES)))
+
+
+def test_fields_that_an_older_peer_does_not_know_are_ignored():
+    frame = msgspec.msgpack.encode(["CancelReq", "r1", "a field of the future"])
+    assert wire.decode_request(frame) == CancelReq(request_id="r1")
+
+
+def test_a_taken_port_is_an_error():
+    context = zmq.Context()
+    first = wire.bind_router(context, "127.0.0.1", 0)
+    try:
+        with pytest.raises(zmq.ZMQError):
+            wire.bind_router(context, "127.0.0.1", wire.bound_port(first))
+    finally:
+        first.close()
+        context.term()

@@ -1,0 +1,102 @@
+"""The engine's greedy tokens are those of transformers' `generate`, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.oracle import assert_same_tokens, generate, load_oracle
+from tests.text_engine.engine_driver import EngineDriver
+from vfastml.engine.dispatch_requests import SamplingParams
+
+
+def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int, bool]]:
+    """(prompt, max_tokens, ignore_eos), some prompts sharing prefixes."""
+    prefixes = [[rng.randrange(256) for _ in range(120)] for _ in range(3)]
+    requests = []
+    for number in range(count):
+        own = [rng.randrange(256) for _ in range(rng.choice([1, 2, 17, 60]))]
+        prompt = rng.choice(prefixes)[: rng.choice([15, 16, 64, 120])] + own if number % 3 == 0 else own
+        requests.append((prompt, rng.choice([1, 2, 20, 50]), number % 2 == 0))
+    return requests
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("budget", [7, 64])
+def test_packed_chunked_preempted_and_shared_equals_alone(
+    tiny_models: dict[str, Path], name: str, budget: int
+) -> None:
+    driver = EngineDriver.load(
+        tiny_models[name],
+        dtype="float32",
+        max_num_batched_tokens=budget,
+        max_num_seqs=16,
+        kv_cache_memory=32 * 16 * 3 * 2 * 2 * 8 * 4,  # 32 blocks of 16 tokens, 3 layers, 2 KV heads of 8, float32
+    )
+    oracle = load_oracle(tiny_models[name])
+    requests = mixed_requests(random.Random(budget), 24)
+    ids = [
+        driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=ignore_eos))
+        for prompt, max_tokens, ignore_eos in requests
+    ]
+    driver.run()
+    for request_id, (prompt, max_tokens, ignore_eos) in zip(ids, requests, strict=True):
+        expected = generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos)
+        assert_same_tokens(oracle, prompt, driver.tokens(request_id), expected)
+    load = driver.engine.load()
+    assert load.preemptions > 0 or budget == 7
+    assert load.chunked_prefills > 0
+    assert load.prefix_hit_tokens > 0
+
+
+def test_sliding_window_matters_in_the_test_above(tiny_models: dict[str, Path]) -> None:
+    oracle = load_oracle(tiny_models["mistral"])
+    prompt = [number % 251 for number in range(100)]
+    with_window = generate(oracle, prompt, 8, ignore_eos=True)
+    oracle.config.sliding_window = None
+    assert generate(oracle, prompt, 8, ignore_eos=True) != with_window
+
+
+def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str, Path]) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+    oracle = load_oracle(tiny_models["llama"])
+    rng, requests = random.Random(1), []
+    for _ in range(12):
+        prompt = [rng.randrange(256) for _ in range(rng.randrange(1, 40))]
+        request_id = driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=30, ignore_eos=True))
+        requests.append((request_id, prompt))
+        for _ in range(3):
+            driver.step()
+    driver.run()
+    for request_id, prompt in requests:
+        assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 30, ignore_eos=True))
+
+
+def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str, Path]) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+    oracle = load_oracle(tiny_models["llama"])
+    sampling = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
+    prompts = [[number, 5, 6] * 10 for number in range(8)]
+    ids = [driver.add(prompt, sampling) for prompt in prompts]
+    for step in range(6):
+        driver.step()
+        assert driver.engine.cancel(ids[step])
+        driver.engine.check_integrity()
+    driver.run()
+    for request_id, prompt in list(zip(ids, prompts, strict=True))[6:]:
+        assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 20, ignore_eos=True))
+
+
+def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(tiny_models: dict[str, Path]) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32")
+    oracle = load_oracle(tiny_models["llama"])
+    prompt = [9, 8, 7] * 7
+    request_id = driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True), n=4)
+    driver.step()
+    load = driver.engine.load()
+    assert load.total_blocks - load.free_blocks == 2  # 21 tokens; four choices, one prompt
+    driver.run()
+    expected = generate(oracle, prompt, 24, ignore_eos=True)
+    assert [driver.tokens(request_id, index) for index in range(4)] == [expected] * 4

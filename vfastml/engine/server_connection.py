@@ -1,0 +1,160 @@
+"""One gateway's connection to one model server: a DEALER, its monitor, and a new pair of them after each loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from vfastml.engine.wire import open_dealer
+
+_log = logging.getLogger(__name__)
+
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+# libzmq shows each end of an established session (closed, killed, missed heartbeats) as DISCONNECTED; attempts that
+# fail before the handshake show as other events, and it goes on trying by itself.
+
+_FRAMES_PER_TURN = 256
+"""Frames read before other work of the event loop gets its turn."""
+
+_REOPEN_AFTER_S = 0.1
+"""A peer that hangs up right after each handshake must not keep the gateway busy."""
+
+_RETRY_OPEN_AFTER_S = 1.0
+"""When not even a socket could be made, because the process has run out of descriptors, say."""
+
+
+class ConnectionListener(Protocol):
+    """Who is told. Called on the event loop; may send, and close the connection."""
+
+    def on_connected(self, endpoint: str) -> None:
+        """A handshake is complete; nothing that was sent before is known to the peer."""
+
+    def on_frame(self, endpoint: str, frame: bytes) -> None:
+        """One frame has arrived."""
+
+    def on_disconnected(self, endpoint: str) -> None:
+        """The connection is gone: closed, killed, frozen or unreachable. All that had arrived has been delivered."""
+
+
+class ServerConnection:
+    """Connects at `open` and again after each loss, until `close`. Each session is a socket with an identity of its
+    own: nothing of an old session can be taken for an answer in the new one, and a ROUTER that still holds the old peer
+    hears the new one."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, gateway_id: str, listener: ConnectionListener
+    ) -> None:
+        self.endpoint = endpoint
+        self._context = context
+        self._gateway_id = gateway_id
+        self._listener = listener
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._reopening: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint."""
+        identity = f"{self._gateway_id}-{secrets.token_hex(4)}"
+        self._socket = self._context.socket(zmq.DEALER)
+        self._monitor = self._socket.get_monitor_socket(_EVENTS, addr=f"inproc://monitor-{identity}")
+        open_dealer(self._socket, self.endpoint, identity)
+        loop = asyncio.get_running_loop()
+        for socket, read in ((self._socket, self._read_frames), (self._monitor, self._read_events)):
+            loop.add_reader(socket.FD, read)
+            # A descriptor signals only after a read has found nothing; the monitor's would never begin to.
+            loop.call_soon(read)
+
+    def send(self, frame: bytes) -> bool:
+        """Whether the frame is on its way; False: not connected, or the peer does not keep up. Never waits."""
+        if self._socket is None:
+            return False
+        try:
+            # Reading EVENTS makes libzmq notice a peer that has just connected, which a send alone may still refuse.
+            self._socket.getsockopt(zmq.EVENTS)
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        finally:
+            # Both calls may take the signal of an arrived frame off the descriptor that the loop watches.
+            self._read_later_if_any()
+        return True
+
+    def close(self) -> None:
+        """End the session, if any, and stop reconnecting. What was not yet sent is dropped."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+        self._close_session()
+
+    def _read_frames(self) -> None:
+        for _ in range(_FRAMES_PER_TURN):
+            frame = _received(self._socket)
+            if frame is None:
+                return
+            self._tell(self._listener.on_frame, self.endpoint, frame)
+        asyncio.get_running_loop().call_soon(self._read_frames)
+
+    def _read_later_if_any(self) -> None:
+        if self._socket is not None and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            asyncio.get_running_loop().call_soon(self._read_frames)
+
+    def _read_events(self) -> None:
+        while (event := self._next_event()) is not None:
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._tell(self._listener.on_connected, self.endpoint)
+            else:
+                self._on_disconnected()
+
+    def _next_event(self) -> int | None:
+        if self._monitor is None:
+            return None
+        try:
+            return int(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"])
+        except zmq.Again:
+            return None
+
+    def _on_disconnected(self) -> None:
+        while (frame := _received(self._socket)) is not None:
+            self._tell(self._listener.on_frame, self.endpoint, frame)
+        self._close_session()
+        self._reopening = asyncio.get_running_loop().call_later(_REOPEN_AFTER_S, self._reopen)
+        self._tell(self._listener.on_disconnected, self.endpoint)
+
+    def _reopen(self) -> None:
+        try:
+            self.open()
+        except zmq.ZMQError as error:
+            _log.error("Cannot reconnect to %s, trying again: %s", self.endpoint, error)
+            self._close_session()
+            self._reopening = asyncio.get_running_loop().call_later(_RETRY_OPEN_AFTER_S, self._reopen)
+
+    def _close_session(self) -> None:
+        if self._socket is not None:
+            self._socket.disable_monitor()
+        for socket in (self._monitor, self._socket):
+            if socket is not None:
+                asyncio.get_running_loop().remove_reader(socket.FD)
+                socket.close(linger=0)
+        self._socket = self._monitor = None
+
+    def _tell(self, callback: Callable[..., None], *args: object) -> None:
+        """No surprise in a listener may stop the reading: the descriptors signal only what is new."""
+        try:
+            callback(*args)
+        except Exception:
+            _log.exception("A message of a model server could not be handled.")
+
+
+def _received(socket: zmq.Socket[bytes] | None) -> bytes | None:
+    """The next frame that has already arrived, if any. Extra parts of a message belong to no protocol of ours."""
+    if socket is None:
+        return None
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK)[0]
+    except zmq.Again:
+        return None

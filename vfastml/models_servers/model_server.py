@@ -1,0 +1,243 @@
+"""A process that holds one model: load it, say Hello, work until told to stop.
+
+An author of a new kind of server writes `load`, `prepare`, `accept`, `cancel`, `due_in_s` and `step`; for models that
+simply map a list of inputs to a list of outputs, OneShotModelServer leaves only `load` and `forward` to write.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import zmq
+
+from vfastml.engine import wire
+from vfastml.engine.dispatch_replies import Failed, Hello, Limits, Load, ServedModel
+from vfastml.engine.dispatch_requests import WorkReq
+from vfastml.errors import InternalServerTooBusyError, VFastMLError
+from vfastml.models_servers.server_link import Answer, Cancelled, InboxItem, ServerLink, Wake, Work, WorkReply
+from vfastml.utils.logging import configure_logging
+
+logger = logging.getLogger(__name__)
+
+EXIT_START_FAILED = 1
+EXIT_ENGINE_FATAL = 70
+"""EX_SOFTWARE: the model's thread broke; a supervisor should start the process again."""
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class StartError(Exception):
+    """Loading failed for a reason that one sentence explains; the process exits with status 1."""
+
+
+class ModelServer:
+    """Base of all model servers. The constructor only stores its arguments; `run_forever` runs."""
+
+    def __init__(
+        self,
+        model_type: str,
+        model_uri: str,
+        model_device: str = "auto",
+        model_load_kwargs: dict[str, Any] | None = None,
+        model_forward_kwargs: dict[str, Any] | None = None,
+        *,
+        served_model_names: Sequence[str] = (),
+        rpc_host: str = "127.0.0.1",
+        rpc_port: int = 6500,
+        insecure: bool = False,
+        drain_timeout_s: float = 30.0,
+        log_level: str = "info",
+    ) -> None:
+        self.model_type = model_type
+        self.model_uri = model_uri
+        self.model_device = model_device
+        self.model_load_kwargs = dict(model_load_kwargs or {})
+        self.model_forward_kwargs = dict(model_forward_kwargs or {})
+        self.served_model_names = tuple(served_model_names)
+        self.rpc_host = rpc_host
+        self.rpc_port = rpc_port
+        self.insecure = insecure
+        """Allows a wide bind: whoever reaches the port can send requests."""
+        self.drain_timeout_s = drain_timeout_s
+        self.log_level = log_level
+        self._link = ServerLink(rpc_host, rpc_port, self.prepare)
+        self._inbox = self._link.inbox
+        self._phase = "starting"
+        self._stop_after_s: float | None = None
+
+    # -- what a kind of server fills in
+
+    def load(self) -> None:
+        """Loads the model and runs it once for real: Hello goes out when this returns. Raises StartError (or any error
+        of vfastml.errors) with a sentence for the operator."""
+        raise TypeError(f"{type(self).__name__} must define load()")
+
+    def prepare(self, request: WorkReq) -> Work | Answer:
+        """On the I/O thread: checks a request. Returns work for `accept`, or the whole answer. Raises an error of
+        vfastml.errors to refuse it."""
+        raise TypeError(f"{type(self).__name__} must define prepare()")
+
+    def accept(self, work: Work) -> None:
+        """Queues checked work."""
+        raise TypeError(f"{type(self).__name__} must define accept()")
+
+    def cancel(self, request_id: str) -> None:
+        """Forgets a request, if it is still open."""
+        raise TypeError(f"{type(self).__name__} must define cancel()")
+
+    def due_in_s(self) -> float | None:
+        """Seconds until the next `step`; 0 for now, None for when there is new work."""
+        raise TypeError(f"{type(self).__name__} must define due_in_s()")
+
+    def step(self) -> Iterable[WorkReply]:
+        """Works for a short while, and returns what there is to say. Raises only if no further step makes sense."""
+        raise TypeError(f"{type(self).__name__} must define step()")
+
+    def close(self) -> None:
+        """Lets go of what `load` took."""
+
+    def served_models(self) -> list[ServedModel]:
+        """The models of Hello: the first name is the id, the others aliases."""
+        names = [*self.served_model_names, self.model_uri]
+        return [ServedModel(names[0], self.model_uri, names[1:], created=int(time.time()))]
+
+    def limits(self) -> Limits:
+        """What loading settled."""
+        return Limits()
+
+    def current_load(self) -> Load:
+        """How busy the server is."""
+        return Load()
+
+    def device_and_dtype(self) -> tuple[str, str]:
+        """For Hello."""
+        return self.model_device, ""
+
+    # -- what is the same for all
+
+    def report(self, phase: str, progress: float | None = None) -> None:
+        """Tells the log and the gateways what loading is busy with."""
+        if phase != self._phase:
+            logger.info("%s", phase)
+        self._phase = phase
+        self._link.report(phase, progress)
+
+    def run_forever(self) -> None:
+        """Serves until SIGTERM or Ctrl-C, then finishes what is open and returns. Exits with 1 if it cannot start, and
+        with 70 if the model breaks."""
+        configure_logging(self.log_level)
+        # A busy Python thread otherwise keeps the interpreter from the others for 5 ms at a time.
+        sys.setswitchinterval(1e-4)
+        self._open_link()
+        self._own_signals()
+        try:
+            self._load_and_greet()
+            while not self._is_done():
+                self._wait_for_work()
+                if self.due_in_s() == 0:
+                    self._step()
+        finally:
+            self._link.close()
+            self.close()
+
+    def _open_link(self) -> None:
+        if self.rpc_host not in _LOOPBACK and not self.insecure:
+            _exit_at_start(f"other machines can reach {self.rpc_host}: allow that with --insecure, or use 127.0.0.1")
+        try:
+            port = self._link.open()
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EADDRINUSE:
+                _exit_at_start(f"port {self.rpc_port} is in use: stop the other server or choose another --rpc-port")
+            _exit_at_start(f"cannot listen on {self.rpc_host}:{self.rpc_port}: {error}")
+        logger.info("model server listens on tcp://%s:%d", self.rpc_host, port)
+
+    def _load_and_greet(self) -> None:
+        began = time.monotonic()
+        try:
+            self.load()
+        except (StartError, VFastMLError) as error:
+            _exit_at_start(str(error))
+        except OSError as error:
+            _exit_at_start(f"the model could not be loaded: {error}")
+        device, dtype = self.device_and_dtype()
+        models = self.served_models()
+        self._link.send([], self.current_load())
+        self._link.ready(
+            Hello(wire.PROTOCOL, secrets.token_hex(8), self.model_type, models, self.limits(), device, dtype)
+        )
+        logger.info("%s is ready after %.1f s", models[0].id, time.monotonic() - began)
+
+    def _is_done(self) -> bool:
+        if self._stop_after_s is None:
+            return False
+        if self._link.num_open and time.monotonic() < self._stop_after_s:
+            return False
+        self._fail_open_requests()
+        return True
+
+    def _step(self) -> None:
+        self._link.step_begins()
+        try:
+            replies = self.step()
+        except Exception:
+            logger.critical("the model's thread broke; exiting with status %d", EXIT_ENGINE_FATAL, exc_info=True)
+            raise SystemExit(EXIT_ENGINE_FATAL) from None
+        self._link.step_ended()
+        self._link.send(replies, self.current_load())
+
+    def _wait_for_work(self) -> None:
+        """Takes all that has come in; sleeps first if nothing is due."""
+        due = self.due_in_s()
+        if self._stop_after_s is not None:
+            due = min(0.1 if due is None else due, 0.1)  # the last reply leaves on the other thread: look again
+        try:
+            self._take(self._inbox.get(timeout=due) if due != 0 else self._inbox.get_nowait())
+            while True:
+                self._take(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _take(self, item: InboxItem) -> None:
+        if isinstance(item, Wake):
+            return
+        if isinstance(item, Cancelled):
+            self.cancel(item.request_id)
+        else:
+            self.accept(item)
+        self._link.send([], self.current_load())
+
+    def _own_signals(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_signal)
+            signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._stop_after_s is not None or not self._link.is_ready:
+            logger.info("stopping now")
+            raise SystemExit(0)
+        logger.info("draining: %d requests open, for at most %.0f s", self._link.num_open, self.drain_timeout_s)
+        self._stop_after_s = time.monotonic() + self.drain_timeout_s
+        self._link.drain("shutting down")
+        self._inbox.put(Wake())
+
+    def _fail_open_requests(self) -> None:
+        error = InternalServerTooBusyError("The model server is shutting down.")
+        unfinished = self._link.open_ids()
+        if unfinished:
+            logger.warning("stopping with %d requests open", len(unfinished))
+        failed = [Failed(request_id, error.kind, error.message, code=error.code) for request_id in unfinished]
+        self._link.send(failed, self.current_load())
+
+
+def _exit_at_start(reason: str) -> NoReturn:
+    logger.error("%s", reason)
+    raise SystemExit(EXIT_START_FAILED)

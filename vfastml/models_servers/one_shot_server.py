@@ -1,0 +1,106 @@
+"""Models that map a list of inputs to a list of outputs: requests are gathered into batches for `forward`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
+from vfastml.engine.dispatch_requests import OneShotReq, WorkReq
+from vfastml.errors import InternalServerError, UnsupportedError, VFastMLError
+from vfastml.models_servers.model_server import ModelServer
+from vfastml.models_servers.server_link import Work, WorkReply
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OneShotWork:
+    """One input that waits for its batch."""
+
+    request_id: str
+    inputs: Any
+    arrived_s: float = field(default_factory=time.monotonic)
+
+    def accepted(self) -> Accepted:
+        """The first reply."""
+        return Accepted(self.request_id, prompt_tokens=0)
+
+
+class OneShotModelServer(ModelServer):
+    """Subclasses define `load(self)` and `forward(self, inputs: list) -> list`, and nothing else.
+
+    A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`.
+    """
+
+    def __init__(self, *args: Any, max_batch_size: int = 8, max_wait_ms: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_batch_size = max_batch_size
+        self.max_wait_ms = max_wait_ms
+        self._waiting: OrderedDict[str, OneShotWork] = OrderedDict()
+
+    def forward(self, inputs: list[Any]) -> list[Any]:
+        """One output for each input, in order; both are plain msgpack values. An error of vfastml.errors refuses the
+        input that caused it."""
+        raise TypeError(f"{type(self).__name__} must define forward()")
+
+    def prepare(self, request: WorkReq) -> OneShotWork:
+        """See ModelServer."""
+        if not isinstance(request, OneShotReq):
+            raise UnsupportedError(f"This model does not answer a {type(request).__name__}.", param="model")
+        return OneShotWork(request.request_id, request.inputs)
+
+    def accept(self, work: Work) -> None:
+        """See ModelServer."""
+        assert isinstance(work, OneShotWork)
+        self._waiting[work.request_id] = work
+
+    def cancel(self, request_id: str) -> None:
+        """See ModelServer."""
+        self._waiting.pop(request_id, None)
+
+    def due_in_s(self) -> float | None:
+        """See ModelServer."""
+        if not self._waiting:
+            return None
+        if len(self._waiting) >= self.max_batch_size:
+            return 0
+        first = next(iter(self._waiting.values()))
+        return max(0.0, first.arrived_s + self.max_wait_ms / 1000 - time.monotonic())
+
+    def step(self) -> Iterable[WorkReply]:
+        """See ModelServer."""
+        size = min(self.max_batch_size, len(self._waiting))
+        return self._run([self._waiting.popitem(last=False)[1] for _ in range(size)])
+
+    def current_load(self) -> Load:
+        """See ModelServer."""
+        return Load(waiting=len(self._waiting))
+
+    def _run(self, batch: list[OneShotWork]) -> list[WorkReply]:
+        try:
+            outputs = self.forward([work.inputs for work in batch])
+            if len(outputs) != len(batch):
+                raise InternalServerError("The model answered with another number of outputs.")
+            # encoded here, so that what cannot be sent fails its own request and not the link
+            return [
+                Output(work.request_id, msgspec.Raw(msgspec.msgpack.encode(output)))
+                for work, output in zip(batch, outputs, strict=True)
+            ]
+        except Exception as error:
+            if len(batch) > 1:  # one input may have spoilt it for all: each alone
+                return [reply for work in batch for reply in self._run([work])]
+            return [_failed(batch[0].request_id, error)]
+
+
+def _failed(request_id: str, error: Exception) -> Failed:
+    if not isinstance(error, VFastMLError):
+        logger.error("request %s failed", request_id, exc_info=error)
+        error = InternalServerError("The model could not process this input.")
+    return Failed(request_id, error.kind, error.message, error.param, error.code)

@@ -1,0 +1,385 @@
+"""A model server's half of the wire: one I/O thread owns the socket, so that the model's thread never waits for it.
+
+The two threads meet in two queues. `inbox` brings the model's thread what to do; `send` takes what a step has to say,
+and the I/O thread makes one StepReply of it for each gateway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import zmq
+
+from vfastml.engine import wire
+from vfastml.engine.dispatch_replies import (
+    Accepted,
+    Delta,
+    Detokenized,
+    Failed,
+    Finished,
+    Goaway,
+    Hello,
+    Load,
+    Output,
+    Reply,
+    Status,
+    StepReply,
+    Tokenized,
+)
+from vfastml.engine.dispatch_requests import CancelReq, Join, Request, WorkReq
+from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
+
+logger = logging.getLogger(__name__)
+
+_BEAT_S = 0.2
+_MIN_BEAT_S = 0.02
+"""Between two beats when the load changes quickly."""
+_RETRY_S = 0.01
+"""Until the next try to send to a gateway whose queue is full."""
+_MAX_RECEIVES = 16
+"""Requests prepared before replies get their turn again: preparing takes time."""
+
+
+class Work(Protocol):
+    """A checked request on its way to the model's thread."""
+
+    @property
+    def request_id(self) -> str:
+        """Of the request."""
+
+    def accepted(self) -> Accepted:
+        """The first reply."""
+
+
+Answer = Tokenized | Detokenized
+"""What `prepare` may answer by itself, without the model."""
+
+Prepare = Callable[[WorkReq], Work | Answer]
+WorkReply = Delta | Finished | Failed | Output
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Inbox: stop working on that request."""
+
+    request_id: str
+
+
+class Wake:
+    """Inbox: look around, something else has changed."""
+
+
+InboxItem = Work | Cancelled | Wake
+
+
+@dataclass(slots=True)
+class _Unsent:
+    """What one gateway has to be told."""
+
+    deltas: dict[tuple[str, int], Delta] = field(default_factory=dict)
+    ended: list[Finished | Failed] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+
+    def add(self, reply: WorkReply) -> None:
+        if isinstance(reply, Delta):
+            place = (reply.request_id, reply.index)
+            earlier = self.deltas.get(place)
+            self.deltas[place] = reply if earlier is None else _merged(earlier, reply)
+        elif isinstance(reply, Output):
+            self.outputs.append(reply)
+        else:
+            self.ended.append(reply)
+
+    def next_message(self) -> StepReply | Output | None:
+        if self.deltas or self.ended:
+            return StepReply(list(self.deltas.values()), self.ended)
+        return self.outputs[0] if self.outputs else None
+
+    def sent(self, message: StepReply | Output) -> None:
+        if isinstance(message, Output):
+            del self.outputs[0]
+        else:
+            self.deltas, self.ended = {}, []
+
+
+class ServerLink:
+    """Listens on a ROUTER from `open` to `close`; every method may be called from the model's thread."""
+
+    def __init__(self, host: str, port: int, prepare: Prepare) -> None:
+        self._host = host
+        self._port = port
+        self._prepare = prepare
+        self.inbox: queue.SimpleQueue[InboxItem] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[list[WorkReply]] = queue.SimpleQueue()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="server-link", daemon=True)
+        self._closing = threading.Event()
+        self._hello: Hello | None = None
+        self._goaway: Goaway | None = None
+        self._phase = "starting"
+        self._progress: float | None = None
+        self._started_s = time.monotonic()
+        self._load = Load()
+        self._step_started_s: float | None = None
+        # The rest belongs to the I/O thread alone.
+        self._gateways: set[bytes] = set()
+        self._routes: dict[str, bytes] = {}
+        """Which gateway has each open request."""
+        self._unsent: defaultdict[bytes, _Unsent] = defaultdict(_Unsent)
+        self._announced: Hello | Goaway | None = None
+        self._last_status: Status | None = None
+        self._next_beat_s = 0.0
+
+    def open(self) -> int:
+        """Binds, starts the thread, and returns the port. Raises zmq.ZMQError if the port is taken."""
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._router = wire.bind_router(self._context, self._host, self._port)
+        except zmq.ZMQError:
+            self._context.term()
+            raise
+        port = wire.bound_port(self._router)
+        self._thread.start()
+        return port
+
+    def report(self, phase: str, progress: float | None = None) -> None:
+        """What loading is busy with, for the next beat."""
+        self._phase, self._progress = phase, progress
+
+    def ready(self, hello: Hello) -> None:
+        """Loaded: every gateway that has joined, and each that will, is told."""
+        self._phase, self._progress = "ready", None
+        self._hello = hello
+        self._wake()
+
+    def drain(self, reason: str) -> None:
+        """New requests are refused from now on, open ones go on."""
+        self._phase = "draining"
+        self._goaway = Goaway(reason)
+        self._wake()
+
+    def send(self, replies: Iterable[WorkReply], load: Load) -> None:
+        """One step's replies, and how busy the server is after it."""
+        self._load = load
+        batch = list(replies)
+        if batch:
+            self._outbox.put(batch)
+        self._wake()
+
+    def step_begins(self) -> None:
+        """The model's thread is busy from now on: beats say for how long."""
+        self._step_started_s = time.monotonic()
+
+    def step_ended(self) -> None:
+        """The model's thread is back."""
+        self._step_started_s = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Hello has been given."""
+        return self._hello is not None
+
+    def open_ids(self) -> list[str]:
+        """Of the requests without a terminal reply."""
+        return list(self._routes)
+
+    @property
+    def num_open(self) -> int:
+        """Requests without a terminal reply."""
+        return len(self._routes)
+
+    def close(self) -> None:
+        """Sends what is left, for at most a second, and closes the socket."""
+        self._closing.set()
+        self._wake()
+        self._thread.join(timeout=5.0)
+        self._context.destroy(linger=500)
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it has not slept since the last thousand wakes
+            self._wake_writer.send(b"\0")
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._wake_reader, zmq.POLLIN)
+        while not self._closing.is_set():
+            poller.poll(self._sleep_ms())
+            try:
+                self._turn()
+            except Exception:
+                logger.exception("the link goes on after an error")
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and self._flush():
+            time.sleep(_RETRY_S)
+
+    def _turn(self) -> None:
+        self._drain_wakes()
+        self._announce()
+        self._flush()
+        for _ in range(_MAX_RECEIVES):
+            try:
+                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._receive(identity, frames)
+        self._beat()
+
+    def _drain_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_reader.recv(4096):
+                continue
+
+    def _sleep_ms(self) -> int:
+        until = self._next_beat_s - time.monotonic()
+        if self._unsent:
+            until = min(until, _RETRY_S)
+        return max(0, int(until * 1000))
+
+    # -- in
+
+    def _receive(self, identity: bytes, frames: list[bytes]) -> None:
+        try:
+            request = wire.decode_request(b"".join(frames))
+        except msgspec.DecodeError as error:
+            logger.warning("a message that is none of ours was dropped: %s", str(error)[:200])
+            return
+        if isinstance(request, Join):
+            self._join(identity, request)
+        elif isinstance(request, CancelReq):
+            self._cancel(identity, request.request_id)
+        else:
+            self._take(identity, request)
+
+    def _join(self, identity: bytes, join: Join) -> None:
+        if join.protocol != wire.PROTOCOL:
+            logger.warning("a gateway speaks protocol %d, this server %d", join.protocol, wire.PROTOCOL)
+        self._drop_requests(identity)
+        self._gateways.add(identity)
+        self._deliver(identity, self._status())
+        if self._hello is not None:
+            self._deliver(identity, self._hello)
+        if self._goaway is not None:
+            self._deliver(identity, self._goaway)
+
+    def _cancel(self, identity: bytes, request_id: str) -> None:
+        if self._routes.get(request_id) == identity:
+            del self._routes[request_id]
+            self.inbox.put(Cancelled(request_id))
+
+    def _take(self, identity: bytes, request: WorkReq) -> None:
+        try:
+            if self._goaway is not None or self._hello is None:
+                raise InternalServerTooBusyError("The model server takes no requests now.", retry_after_s=1.0)
+            if request.request_id in self._routes:
+                raise InternalServerError("A request with this id is already open.")
+            prepared = self._prepare(request)
+        except Exception as error:
+            self._deliver(identity, _failed(request, error))
+            return
+        if isinstance(prepared, Tokenized | Detokenized):
+            self._deliver(identity, prepared)
+        elif self._deliver(identity, prepared.accepted()):
+            self._routes[request.request_id] = identity
+            self.inbox.put(prepared)
+
+    # -- out
+
+    def _announce(self) -> None:
+        """Hello when loading has ended, Goaway when draining begins: once to everyone."""
+        latest = self._goaway or self._hello
+        if latest is not self._announced and latest is not None:
+            self._announced = latest
+            self._broadcast(latest)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        status = self._status()
+        last = self._last_status
+        changed = last is not None and (last.phase, _busy(last.load)) != (status.phase, _busy(status.load))
+        if now >= self._next_beat_s or (changed and now >= self._next_beat_s - _BEAT_S + _MIN_BEAT_S):
+            self._last_status = status
+            self._next_beat_s = now + _BEAT_S
+            self._broadcast(status)
+        elif changed:
+            self._next_beat_s = min(self._next_beat_s, now + _MIN_BEAT_S)
+
+    def _status(self) -> Status:
+        now, began = time.monotonic(), self._step_started_s
+        return Status(
+            phase=self._phase,
+            progress=self._progress,
+            elapsed_s=now - self._started_s,
+            step_age_s=0.0 if began is None else now - began,
+            load=msgspec.structs.replace(self._load, open_requests=len(self._routes)),
+        )
+
+    def _broadcast(self, reply: Reply) -> None:
+        for identity in list(self._gateways):
+            self._deliver(identity, reply)
+
+    def _flush(self) -> bool:
+        """Sends each gateway what it has not got. True if something is left because a queue is full."""
+        while not self._outbox.empty():
+            for reply in self._outbox.get():
+                identity = self._routes.get(reply.request_id)
+                if identity is None:
+                    continue  # cancelled, or its gateway is gone
+                self._unsent[identity].add(reply)
+                if not isinstance(reply, Delta):
+                    del self._routes[reply.request_id]
+        for identity, unsent in list(self._unsent.items()):
+            while (message := unsent.next_message()) is not None and self._deliver(identity, message):
+                unsent.sent(message)
+            if unsent.next_message() is None or identity not in self._gateways:
+                self._unsent.pop(identity, None)
+        return bool(self._unsent)
+
+    def _deliver(self, identity: bytes, reply: Reply) -> bool:
+        """Never waits. False if the gateway's queue is full or the gateway is gone; then its requests are dropped."""
+        try:
+            self._router.send_multipart([identity, wire.encode_reply(reply)], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            logger.info("a gateway is gone: %s", error)
+            self._gateways.discard(identity)
+            self._drop_requests(identity)
+            return False
+        return True
+
+    def _drop_requests(self, identity: bytes) -> None:
+        self._unsent.pop(identity, None)
+        for request_id in [request_id for request_id, owner in self._routes.items() if owner == identity]:
+            self._cancel(identity, request_id)
+
+
+def _busy(load: Load) -> tuple[int, int, int, int]:
+    return load.running, load.waiting, load.free_blocks, load.open_requests
+
+
+def _merged(earlier: Delta, later: Delta) -> Delta:
+    token_ids = None if later.token_ids is None else [*(earlier.token_ids or []), *later.token_ids]
+    return msgspec.structs.replace(later, text=earlier.text + later.text, token_ids=token_ids)
+
+
+def _failed(request: Request, error: Exception) -> Failed:
+    assert not isinstance(request, Join)
+    if not isinstance(error, VFastMLError):
+        logger.error("request %s could not be prepared", request.request_id, exc_info=error)
+        error = InternalServerError("The request could not be prepared.")
+    return Failed(request.request_id, error.kind, error.message, error.param, error.code, error.retry_after_s)

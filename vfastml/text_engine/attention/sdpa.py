@@ -1,0 +1,149 @@
+"""The reference backend: torch's scaled_dot_product_attention over gathered blocks. Correct on every device.
+
+Rows are put into groups: each prefill row for itself, decode rows together where their contexts are of like length
+(padded to the longest of the group). The query heads that share a KV head become further query rows of that head, so
+keys and values are never repeated.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from vfastml.text_engine.attention.interface import AttentionOptions
+from vfastml.text_engine.batch_inputs import BatchInputs, IntArray
+from vfastml.text_engine.kv_cache import KVCache
+
+_MAX_QUERIES = 512
+"""Longer prefills are attended to piece by piece, which bounds the score matrix."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """B rows of Q queries each, over N blocks."""
+
+    tokens: torch.Tensor | slice
+    """Which of the step's T tokens are the queries: B * Q of them."""
+    blocks: torch.Tensor
+    """[B * N] int64."""
+    query_positions: torch.Tensor
+    """[B, Q]."""
+    key_positions: torch.Tensor
+    """[K], K = N * block_size."""
+    masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+
+    def mask(self, window: int | None, heads_per_kv: int, dtype: torch.dtype) -> torch.Tensor:
+        """[B, 1, heads_per_kv * Q, K]: 0 where a query sees a key, else -inf. Made once for each kind of layer."""
+        kind = (window, heads_per_kv, dtype)
+        if kind not in self.masks:
+            distance = self.query_positions[:, :, None] - self.key_positions
+            hidden = distance < 0
+            if window is not None:
+                hidden |= distance >= window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+            self.masks[kind] = mask.repeat(1, heads_per_kv, 1)[:, None]
+        return self.masks[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class SdpaMeta:
+    """One step's slots and groups."""
+
+    slots: torch.Tensor
+    groups: tuple[_Group, ...]
+
+
+class SdpaAttention:
+    """AttentionBackend on a KVCache."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+
+    def prepare(self, inputs: BatchInputs) -> SdpaMeta:
+        """See AttentionBackend."""
+        starts = np.cumsum((0, *inputs.query_lens[:-1]))
+        groups: list[_Group] = []
+        decodes: dict[int, list[int]] = defaultdict(list)
+        for row, query_len in enumerate(inputs.query_lens):
+            if query_len == 1:
+                decodes[inputs.context_lens[row].bit_length()].append(row)
+            else:
+                groups.extend(self._prefill_groups(inputs, row, int(starts[row])))
+        groups.extend(self._decode_group(inputs, rows, starts[rows]) for rows in decodes.values())
+        return SdpaMeta(inputs.slots, tuple(groups))
+
+    def forward(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        meta: SdpaMeta,
+        options: AttentionOptions,
+    ) -> torch.Tensor:
+        """See AttentionBackend."""
+        self._cache.write(layer, meta.slots, key, value)
+        output = query.new_empty(*query.shape[:2], value.shape[-1])
+        for group in meta.groups:
+            output[group.tokens] = self._attend(layer, query[group.tokens], group, options)
+        return output
+
+    def _attend(self, layer: int, query: torch.Tensor, group: _Group, options: AttentionOptions) -> torch.Tensor:
+        keys = self._gather(self._cache.keys[layer], group)
+        values = self._gather(self._cache.values[layer], group)
+        num_rows, num_queries = group.query_positions.shape
+        num_kv_heads = keys.shape[1]
+        heads_per_kv = query.shape[1] // num_kv_heads
+        # [B * Q, H, D] -> [B, KV heads, heads_per_kv * Q, D]
+        query = query.view(num_rows, num_queries, num_kv_heads, heads_per_kv, -1)
+        query = query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+        mask = group.mask(options.sliding_window, heads_per_kv, query.dtype)
+        if options.softcap is None:
+            output = scaled_dot_product_attention(query, keys, values, mask, scale=options.scaling)
+        else:
+            output = _softcapped_attention(query, keys, values, mask, options.scaling, options.softcap)
+        output = output.view(num_rows, num_kv_heads, heads_per_kv, num_queries, -1)
+        return output.permute(0, 3, 1, 2, 4).reshape(num_rows * num_queries, num_kv_heads * heads_per_kv, -1)
+
+    def _gather(self, cache: torch.Tensor, group: _Group) -> torch.Tensor:
+        """[num_blocks, block_size, heads, dim] -> [B, heads, K, dim]."""
+        num_rows, num_keys = len(group.query_positions), len(group.key_positions)
+        return cache.index_select(0, group.blocks).view(num_rows, num_keys, *cache.shape[2:]).transpose(1, 2)
+
+    def _prefill_groups(self, inputs: BatchInputs, row: int, start: int) -> list[_Group]:
+        end = start + inputs.query_lens[row]
+        groups = []
+        for first in range(start, end, _MAX_QUERIES):
+            last = min(first + _MAX_QUERIES, end)
+            context_len = inputs.context_lens[row] - (end - last)
+            table = inputs.block_tables[row][: -(-context_len // self._cache.block_size)]
+            groups.append(self._group(inputs, slice(first, last), table[None]))
+        return groups
+
+    def _decode_group(self, inputs: BatchInputs, rows: list[int], starts: IntArray) -> _Group:
+        num_blocks = max(len(inputs.block_tables[row]) for row in rows)
+        tables = np.zeros((len(rows), num_blocks), dtype=np.int64)
+        for table, row in zip(tables, rows, strict=True):
+            table[: len(inputs.block_tables[row])] = inputs.block_tables[row]
+        return self._group(inputs, torch.from_numpy(starts).to(inputs.slots.device), tables)
+
+    def _group(self, inputs: BatchInputs, tokens: torch.Tensor | slice, tables: IntArray) -> _Group:
+        device = inputs.slots.device
+        return _Group(
+            tokens=tokens,
+            blocks=torch.from_numpy(tables.reshape(-1)).to(device),
+            query_positions=inputs.position_ids[tokens].view(len(tables), -1),
+            key_positions=torch.arange(tables.shape[1] * self._cache.block_size, device=device),
+        )
+
+
+def _softcapped_attention(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float, softcap: float
+) -> torch.Tensor:
+    scores = (query.float() @ keys.float().transpose(2, 3)) * scaling
+    scores = softcap * torch.tanh(scores / softcap) + mask.float()
+    return torch.softmax(scores, dim=-1).to(values.dtype) @ values

@@ -1,0 +1,61 @@
+"""Does a decoder over the paged cache compute what the model itself computes? Asked once, when a model is loaded."""
+
+from __future__ import annotations
+
+import torch
+
+from vfastml.errors import UnsupportedError
+from vfastml.text_engine.attention.interface import AttentionStep
+from vfastml.text_engine.attention.sdpa import SdpaAttention
+from vfastml.text_engine.batch_inputs import build_batch_inputs
+from vfastml.text_engine.block_manager import BlockManager
+from vfastml.text_engine.decoders.hf_decoder import HFDecoder
+from vfastml.text_engine.kv_cache import KVCache
+from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.scheduler import Scheduler
+from vfastml.text_engine.sequence import Sequence
+
+_BLOCK_SIZE = 4
+_LENGTHS = (13, 6)
+_BUDGET = 10
+"""Small enough that the prompts are computed in chunks, large enough that one step holds parts of both."""
+
+
+@torch.inference_mode()
+def check_decoder(decoder: HFDecoder) -> None:
+    """Runs two short prompts, packed and in chunks, and compares with the model's own eager attention.
+
+    Raises UnsupportedError, which names the model and the reason, if an attention layer does not come to our hook, or
+    if the logits differ by more than the dtype's rounding.
+    """
+    name = type(decoder.model).__name__
+    prompts = [[(7 * place + length) % decoder.vocab_size for place in range(length)] for length in _LENGTHS]
+    paged = _paged_logits(decoder, prompts)
+    for prompt, logits in zip(prompts, paged, strict=True):
+        expected = decoder.eager_logits(torch.tensor(prompt, device=decoder.device))[-1]
+        error = (logits - expected).norm() / expected.norm()
+        tolerance = 1e-3 if decoder.dtype == torch.float32 else 5e-2
+        if not error <= tolerance:
+            raise UnsupportedError(f"{name} computes something else with paged attention (error {float(error):.1%}).")
+
+
+def _paged_logits(decoder: HFDecoder, prompts: list[list[int]]) -> list[torch.Tensor]:
+    blocks = BlockManager(num_blocks=16, block_size=_BLOCK_SIZE, enable_prefix_caching=False)
+    scheduler = Scheduler(blocks, max_num_seqs=len(prompts), max_num_batched_tokens=_BUDGET)
+    cache = KVCache(decoder.kv_shapes, blocks.num_blocks, _BLOCK_SIZE, decoder.dtype, decoder.device)
+    backend = SdpaAttention(cache)
+    for arrival, prompt in enumerate(prompts):
+        scheduler.add(Sequence("check", prompt, Sampling(max_tokens=1), arrival=arrival))
+    logits: list[torch.Tensor] = []
+    while len(logits) < len(prompts):
+        batch = scheduler.schedule()
+        inputs = build_batch_inputs(batch, _BLOCK_SIZE, decoder.device)
+        step = AttentionStep(backend, backend.prepare(inputs))
+        logits.extend(decoder.forward(inputs, step))
+        if step.num_calls != len(decoder.kv_shapes):
+            raise UnsupportedError(f"{type(decoder.model).__name__} does not call each attention layer once.")
+        scheduler.commit(batch)
+        for row in batch.rows:
+            if row.samples:
+                scheduler.remove(row.sequence)
+    return logits

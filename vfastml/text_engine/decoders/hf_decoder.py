@@ -1,0 +1,117 @@
+"""Any Hugging Face model, unmodified: its attention layers are led to our paged cache through transformers' own hook.
+
+transformers looks an attention function up by the name in `config._attn_implementation` and passes it every keyword
+that the model was called with; a name without a mask function makes it build no mask. So a packed batch goes in as one
+row of T tokens with explicit positions, and the AttentionStep rides along as a keyword.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+
+from vfastml.errors import UnsupportedError
+from vfastml.text_engine.attention.interface import AttentionOptions, AttentionStep
+from vfastml.text_engine.batch_inputs import BatchInputs
+from vfastml.text_engine.kv_cache import KVShape
+
+_HOOK = "vfastml"
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    attention_step: AttentionStep | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention function: query [1, H, T, D], key and value [1, KV heads, T, D], after RoPE. Further
+    keywords do not change causal attention; a model for which they do fails `check_decoder`."""
+    if attention_step is None:
+        raise UnsupportedError("The model does not hand keywords on to its attention layers.")
+    if s_aux is not None:
+        raise UnsupportedError("The model has attention sinks, which are not supported yet.")
+    options = AttentionOptions(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    # contiguous: RoPE leaves [1, H, T, D] with T and H swapped in memory, and a view would be strided
+    query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return attention_step(layer, query, key, value, options)[None], None
+
+
+AttentionInterface.register(_HOOK, _attend)
+
+
+@dataclass(slots=True)
+class _ShapeProbe:
+    """Stands in for an AttentionStep to learn what each layer would store; plain causal attention does for that."""
+
+    shapes: dict[int, KVShape]
+
+    def __call__(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
+    ) -> torch.Tensor:
+        self.shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2])
+        return query.new_zeros(*query.shape[:2], value.shape[-1])
+
+
+class HFDecoder:
+    """Runs a transformers causal language model over packed batches."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        if not model._supports_attention_backend:
+            raise UnsupportedError(f"{type(model).__name__} does not let its attention be replaced.")
+        self.model = model.eval()
+        self.config = model.config.get_text_config()
+        self.device = model.device
+        self.dtype = model.dtype
+        self.vocab_size = int(self.config.vocab_size)
+        self.model.set_attn_implementation(_HOOK)
+        self.kv_shapes = self._probe_kv_shapes()
+
+    def forward(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
+        """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`."""
+        output = self.model(
+            input_ids=inputs.input_ids[None],
+            position_ids=inputs.position_ids[None],
+            use_cache=False,
+            logits_to_keep=inputs.logits_index,
+            attention_step=attention_step,
+        )
+        return output.logits[0].float()  # type: ignore[no-any-return]
+
+    def eager_logits(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Logits [T, vocab_size] in float32 of one sequence [T] by the model's own eager attention."""
+        self.model.set_attn_implementation("eager")
+        try:
+            return self.model(input_ids=token_ids[None], use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+        finally:
+            self.model.set_attn_implementation(_HOOK)
+
+    def _probe_kv_shapes(self) -> list[KVShape]:
+        probe = _ShapeProbe({})
+        one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
+        with torch.inference_mode():
+            self.model(input_ids=one, position_ids=one - 1, use_cache=False, attention_step=probe)
+        if sorted(probe.shapes) != list(range(self.config.num_hidden_layers)):
+            name = type(self.model).__name__
+            raise UnsupportedError(f"{name} has layers without ordinary attention, which are not supported yet.")
+        return [probe.shapes[layer] for layer in sorted(probe.shapes)]
+
+
+def load_hf_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model in `folder`, ready for inference on the device. Only safetensors are read, and no code
+    of the folder is run."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    )
+    return model.to(device)

@@ -1,0 +1,109 @@
+"""From a folder of weights to a running engine, with each part checked on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from vfastml.engine.dispatch_replies import Limits
+from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.decoders.decoder_check import check_decoder
+from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
+from vfastml.text_engine.engine_config import EngineConfig
+from vfastml.text_engine.limits import settle_limits
+from vfastml.text_engine.model_runner import ModelRunner
+from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
+from vfastml.text_engine.sampling import settle_sampling
+from vfastml.text_engine.text_engine import TextEngine
+from vfastml.text_engine.text_request import EncodedRequest
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine that has made a real step, and what belongs to it."""
+
+    engine: TextEngine
+    encoder: PromptEncoder
+    limits: Limits
+    device: str
+    dtype: str
+
+
+def load_engine(folder: Path, config: EngineConfig, report: Callable[[str], None]) -> LoadedEngine:
+    """Loads, checks and warms up; `report` is told of each phase. Raises UnsupportedError for a model that cannot be
+    served, InvalidRequestError for settings that cannot work."""
+    device = settle_device(config.device)
+    dtype = settle_dtype(config.dtype, folder, device)
+    report("loading the tokenizer")
+    encoder = load_prompt_encoder(folder)
+    report("loading weights")
+    decoder = HFDecoder(load_hf_model(folder, device=device, dtype=dtype))
+    report("checking the model")
+    check_decoder(decoder)
+    limits = settle_limits(config, decoder)
+    end_token_ids = _end_token_ids(decoder, encoder)
+    engine = TextEngine(
+        ModelRunner(decoder, limits, end_token_ids),
+        encoder.decode,
+        limits,
+        end_token_ids,
+        enable_prefix_caching=config.enable_prefix_caching,
+    )
+    report("warming up")
+    _warm_up(engine, limits)
+    return LoadedEngine(engine, encoder, limits, str(device), str(dtype).removeprefix("torch."))
+
+
+def settle_device(asked: str) -> torch.device:
+    """`auto` is the first GPU, or the CPU. Raises InvalidRequestError for a device that is not there."""
+    if asked == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise InvalidRequestError(f"--device {asked!r} is not known: use auto, cpu or cuda:0.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidRequestError(f"--device {asked!r} is not supported: use auto, cpu or cuda:0.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InvalidRequestError(f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices.")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:
+    """`auto` is the weights' own, but on a CPU: bfloat16 where the processor computes in it, else float32. Raises
+    InvalidRequestError for an unknown name."""
+    if asked in _DTYPES:
+        return _DTYPES[asked]
+    if asked != "auto":
+        raise InvalidRequestError(f"--dtype {asked!r} is not known: use auto, {', '.join(_DTYPES)}.")
+    own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype or torch.float32
+    if device.type != "cpu" or own == torch.float32:
+        return own
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _end_token_ids(decoder: HFDecoder, encoder: PromptEncoder) -> tuple[int, ...]:
+    generation_config = decoder.model.generation_config
+    ids = generation_config.eos_token_id if generation_config is not None else None
+    listed = ids if isinstance(ids, list) else [ids]
+    return tuple({int(token) for token in (*listed, encoder.eos_token_id) if token is not None})
+
+
+def _warm_up(engine: TextEngine, limits: Limits) -> None:
+    """One prompt and two tokens: allocates what the first real request would wait for, and proves that a step works."""
+    length = min(limits.max_num_batched_tokens, limits.max_model_len - 2)
+    request = TextGenerationReq(request_id="warm-up", prompt_token_ids=[1] * length, cache_salt="warm-up")
+    sampling = settle_sampling(SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True), SamplingParams(), room=2)
+    engine.add(EncodedRequest(request, [1] * length, sampling))
+    while engine.has_work:
+        engine.step()

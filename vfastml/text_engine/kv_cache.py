@@ -1,0 +1,89 @@
+"""The memory that keys and values live in: for each layer, `num_blocks` blocks of `block_size` tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one attention layer keeps for each token."""
+
+    num_heads: int
+    """KV heads, not query heads."""
+    key_dim: int
+    value_dim: int
+
+    @property
+    def numbers_per_token(self) -> int:
+        """Of keys and values together."""
+        return self.num_heads * (self.key_dim + self.value_dim)
+
+
+class KVCache:
+    """`keys[layer]` is [num_blocks, block_size, num_heads, key_dim]; `values[layer]` likewise.
+
+    Zeroed, because a masked position still multiplies what lies there by zero, and zero times NaN is NaN.
+    """
+
+    def __init__(
+        self, shapes: Sequence[KVShape], num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.block_size = block_size
+
+        def blocks(num_heads: int, dim: int) -> torch.Tensor:
+            return _zeros((num_blocks, block_size, num_heads, dim), dtype, device)
+
+        self.keys = [blocks(shape.num_heads, shape.key_dim) for shape in shapes]
+        self.values = [blocks(shape.num_heads, shape.value_dim) for shape in shapes]
+
+    def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Stores key and value [T, num_heads, dim] at `slots` [T]."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, key)
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, value)
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copies whole blocks (from, to) in every layer."""
+        if not copies:
+            return
+        for cache in (*self.keys, *self.values):
+            sources, targets = torch.tensor(copies, device=cache.device).unbind(1)
+            cache[targets] = cache[sources]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy leaves zeroing to the system, page by page at first use; torch would write gigabytes before the first request
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def bytes_per_block(shapes: Sequence[KVShape], block_size: int, dtype: torch.dtype) -> int:
+    """Of all layers together."""
+    return sum(shape.numbers_per_token for shape in shapes) * block_size * dtype.itemsize
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device, or this machine or container, has left."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return min(int(psutil.virtual_memory().available), _container_free_memory())
+
+
+def _container_free_memory() -> int:
+    """What the control group (version 2) still allows; the machine's own figures do not know it."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return 1 << 62
+    return 1 << 62 if limit == "max" else max(0, int(limit) - used)

@@ -1,0 +1,67 @@
+"""What the machine and the model allow: settled once, after the weights are loaded."""
+
+from __future__ import annotations
+
+from vfastml.engine.dispatch_replies import Limits
+from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.decoders.hf_decoder import HFDecoder
+from vfastml.text_engine.engine_config import BLOCK_SIZE, EngineConfig
+from vfastml.text_engine.kv_cache import bytes_per_block, free_memory
+
+_CPU_SHARE, _GPU_SHARE = 0.25, 0.85
+"""Of the free memory, for the KV cache. A CPU's is shared with everything else on the machine."""
+_CPU_DEFAULT_MAX = 2 << 30
+_DEFAULT_MODEL_LEN = 2048
+"""For a model that does not say how long its texts may be."""
+
+
+def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
+    """Raises InvalidRequestError, which names the flag to change, for settings that cannot work together."""
+    on_cpu = decoder.device.type == "cpu"
+    block_bytes = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
+    max_num_batched_tokens = config.max_num_batched_tokens or _default_token_budget(decoder)
+    # Sequences beyond the step's token budget would run only when others have ended.
+    max_num_seqs = min(config.max_num_seqs or (64 if on_cpu else 256), max_num_batched_tokens)
+    model_len = int(getattr(decoder.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN)
+    _require(
+        config.max_model_len is None or config.max_model_len <= model_len,
+        f"--max-model-len is {config.max_model_len}, but the model was made for {model_len} tokens.",
+    )
+    wanted_len = config.max_model_len or model_len
+    num_blocks = (config.kv_cache_memory or _default_kv_bytes(decoder)) // block_bytes
+    num_blocks = min(num_blocks, max_num_seqs * -(-wanted_len // BLOCK_SIZE))
+    capacity = num_blocks * BLOCK_SIZE
+    _require(
+        config.max_model_len is None or config.max_model_len <= capacity,
+        f"The KV cache holds {capacity} tokens, fewer than --max-model-len: give it more --kv-cache-memory.",
+    )
+    _require(
+        capacity >= 2 * BLOCK_SIZE,
+        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {BLOCK_SIZE} tokens.",
+    )
+    return Limits(
+        max_model_len=min(wanted_len, capacity),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        num_blocks=num_blocks,
+        block_size=BLOCK_SIZE,
+        kv_cache_bytes=num_blocks * block_bytes,
+    )
+
+
+def _default_token_budget(decoder: HFDecoder) -> int:
+    if decoder.device.type != "cpu":
+        return 8192
+    return 64 if decoder.dtype.itemsize == 4 else 128
+
+
+def _default_kv_bytes(decoder: HFDecoder) -> int:
+    free = free_memory(decoder.device)
+    if decoder.device.type == "cpu":
+        return min(int(free * _CPU_SHARE), _CPU_DEFAULT_MAX)
+    return int(free * _GPU_SHARE)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise InvalidRequestError(message)

@@ -1,0 +1,113 @@
+"""From a request's messages, text or ids to prompt tokens, and back to text."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from vfastml.errors import InvalidRequestError, UnsupportedError
+
+logger = logging.getLogger(__name__)
+
+
+class PromptEncoder:
+    """A model's tokenizer and chat template. Safe to use from two threads: nothing in it changes after construction.
+
+    Without a chat template, messages become lines of `role: content` and a last line `assistant:`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not tokenizer.is_fast:
+            raise UnsupportedError(f"{type(tokenizer).__name__} is not a tokenizer of the tokenizers library.")
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._template: str | None = tokenizer.chat_template
+        if isinstance(self._template, dict):
+            self._template = self._template.get("default")
+        self.has_template = self._template is not None
+        self._longest_token = max((len(token.encode()) for token in self._backend.get_vocab()), default=1)
+        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
+        if not self.has_template:
+            logger.warning("the model has no chat template: messages become plain lines of 'role: content'")
+
+    def encode_messages(self, messages: list[dict[str, Any]] | str, *, max_tokens: int) -> list[int]:
+        """Rendered with the chat template, which writes its own special tokens. Raises as `encode_text` does, and
+        InvalidRequestError if the template refuses the messages."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return self.encode_text(self._render(messages), max_tokens=max_tokens, add_special_tokens=False)
+
+    def encode_text(self, text: str, *, max_tokens: int, add_special_tokens: bool = True) -> list[int]:
+        """Token ids. Raises InvalidRequestError (context_length_exceeded) for text that cannot have as few as
+        `max_tokens` tokens, before spending time on it."""
+        if len(text.encode()) > max_tokens * self._longest_token:
+            raise context_length_exceeded(max_tokens)
+        # encode_batch releases the interpreter lock, encode does not
+        return list(self._backend.encode_batch([text], add_special_tokens=add_special_tokens)[0].ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text without special tokens."""
+        return str(self._backend.decode(tokens, skip_special_tokens=True))
+
+    def decode_all(self, tokens: list[int]) -> str:
+        """Text with special tokens."""
+        return str(self._backend.decode(tokens, skip_special_tokens=False))
+
+    def check_token_ids(self, tokens: list[int], param: str) -> None:
+        """Raises InvalidRequestError if one is not in the vocabulary."""
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
+            raise InvalidRequestError(f"Token ids must lie between 0 and {self.vocab_size - 1}.", param=param)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The tokenizer's own end token."""
+        return self._tokenizer.eos_token_id  # type: ignore[no-any-return]
+
+    def _plain(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Text parts joined, absent content empty, `developer` as `system` unless the template knows it."""
+        content = message.get("content")
+        if isinstance(content, list):
+            content = "".join(part.get("text", "") for part in content)
+        role = message.get("role", "user")
+        if role == "developer" and "developer" not in (self._template or ""):
+            role = "system"
+        return {**message, "role": role, "content": content or ""}
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        try:
+            plain = [self._plain(message) for message in messages]
+            if self._template is None:
+                lines = [f"{message['role']}: {message['content']}" for message in plain]
+                return "\n".join([*lines, "assistant:"])
+            return str(
+                self._tokenizer.apply_chat_template(
+                    plain, chat_template=self._template, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except TemplateError as error:  # the template's own words, such as "roles must alternate"
+            reason = str(error)[:200]
+            raise InvalidRequestError(f"The model's chat template refused: {reason}", param="messages") from error
+        except Exception as error:
+            logger.info("chat template failed: %r", error)
+            raise InvalidRequestError("The messages do not fit the model's chat template.", param="messages") from error
+
+
+def load_prompt_encoder(folder: Path) -> PromptEncoder:
+    """The tokenizer in a model's folder; no code of the folder is run."""
+    return PromptEncoder(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+
+
+def context_length_exceeded(max_model_len: int, num_tokens: int | None = None, param: str | None = None) -> Exception:
+    """The refusal that OpenAI's clients know."""
+    many = "more than that" if num_tokens is None else f"{num_tokens} tokens"
+    return InvalidRequestError(
+        f"This model's maximum context length is {max_model_len} tokens, but the prompt has {many}.",
+        param=param,
+        code="context_length_exceeded",
+    )

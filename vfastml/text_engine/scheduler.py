@@ -1,0 +1,143 @@
+"""Who computes how many tokens in the next step. Plain bookkeeping, no torch, no clock."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from operator import attrgetter
+
+from vfastml.text_engine.block_manager import BlockManager
+from vfastml.text_engine.sequence import Sequence
+
+_ORDER = attrgetter("order")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledRow:
+    """Compute `tokens[num_computed : num_computed + num_tokens]` of `sequence`."""
+
+    sequence: Sequence
+    num_tokens: int
+    samples: bool
+    """The row ends at the last known token: its logits give the next one (for each fork too)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    """One step's work. `copies` (from block, to block) come first."""
+
+    rows: tuple[ScheduledRow, ...]
+    copies: tuple[tuple[int, int], ...]
+
+
+class Scheduler:
+    """Running sequences first, in the order of priority and arrival, then waiting ones, until the step's token budget
+    is used up. Out of blocks, the sequence that is last in that order gives up its blocks and waits again: the first
+    one always gets on."""
+
+    def __init__(self, blocks: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
+        self.blocks = blocks
+        self.running: list[Sequence] = []
+        self.waiting: list[Sequence] = []
+        self.num_preemptions = 0
+        self.num_chunked_prefills = 0
+        self.num_prefix_hit_tokens = 0
+        self._max_num_seqs = max_num_seqs
+        self._max_num_batched_tokens = max_num_batched_tokens
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence that has no blocks."""
+        insort(self.waiting, sequence, key=_ORDER)
+
+    def __contains__(self, sequence: Sequence) -> bool:
+        return _contains(self.running, sequence) or _contains(self.waiting, sequence)
+
+    def fork(self, parent: Sequence, num_forks: int) -> list[Sequence]:
+        """Splits further choices off a running sequence; they run at once, on the same blocks."""
+        children = [parent.fork(parent.index + number) for number in range(1, num_forks + 1)]
+        for child in children:
+            self.blocks.fork(parent, child)
+            insort(self.running, child, key=_ORDER)
+        parent.forks = 0
+        return children
+
+    def remove(self, sequence: Sequence) -> None:
+        """Finished or cancelled: its blocks are free when this returns."""
+        queue = self.running if _contains(self.running, sequence) else self.waiting
+        del queue[bisect_left(queue, sequence.order, key=_ORDER)]
+        self.blocks.release(sequence)
+
+    def schedule(self) -> ScheduledBatch:
+        """The next step's rows; the blocks for their KV are already theirs. Empty only if nothing runs or waits."""
+        rows: list[ScheduledRow] = []
+        copies: list[tuple[int, int]] = []
+        preemptions_before = self.num_preemptions
+        budget = self._schedule_running(rows, copies)
+        if self.num_preemptions == preemptions_before:
+            self._schedule_waiting(rows, copies, budget)
+        return ScheduledBatch(tuple(rows), tuple(copies))
+
+    def commit(self, batch: ScheduledBatch) -> None:
+        """The step has run: what it computed counts."""
+        for row in batch.rows:
+            self.blocks.commit(row.sequence, row.num_tokens)
+
+    def _schedule_running(self, rows: list[ScheduledRow], copies: list[tuple[int, int]]) -> int:
+        budget = self._max_num_batched_tokens
+        position = 0
+        while position < len(self.running) and budget > 0:
+            sequence = self.running[position]
+            num_tokens = min(sequence.num_uncomputed, budget)
+            if not self._make_room(sequence, num_tokens):
+                break  # it was the last in order and had to give up its own blocks
+            budget -= self._schedule_row(sequence, num_tokens, rows, copies)
+            position += 1
+        return budget
+
+    def _schedule_waiting(self, rows: list[ScheduledRow], copies: list[tuple[int, int]], budget: int) -> None:
+        seats = self._max_num_seqs - sum(1 + sequence.forks for sequence in self.running)
+        # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
+        owed = sum(self._owed_blocks(sequence) for sequence in self.running)
+        while self.waiting and budget > 0:
+            sequence = self.waiting[0]
+            seats -= 1 + sequence.forks
+            if seats < 0 or not self.blocks.admit(sequence, spare=owed):
+                return
+            del self.waiting[0]
+            insort(self.running, sequence, key=_ORDER)
+            if sequence.num_cached_tokens is None:  # coming back from preemption is no hit of a new prompt
+                sequence.num_cached_tokens = sequence.num_computed
+                self.num_prefix_hit_tokens += sequence.num_computed
+            budget -= self._schedule_row(sequence, min(sequence.num_uncomputed, budget), rows, copies)
+            owed += self._owed_blocks(sequence)
+
+    def _schedule_row(
+        self, sequence: Sequence, num_tokens: int, rows: list[ScheduledRow], copies: list[tuple[int, int]]
+    ) -> int:
+        copies.extend(self.blocks.extend(sequence, num_tokens))
+        samples = num_tokens == sequence.num_uncomputed
+        self.num_chunked_prefills += not samples
+        rows.append(ScheduledRow(sequence, num_tokens, samples))
+        return num_tokens
+
+    def _owed_blocks(self, sequence: Sequence) -> int:
+        blocks_for_all = -(-len(sequence.tokens) // self.blocks.block_size)
+        return max(0, blocks_for_all - len(sequence.block_table))
+
+    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        while not self.blocks.can_extend(sequence, num_tokens):
+            victim = self.running.pop()
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, victim: Sequence) -> None:
+        self.blocks.release(victim)
+        self.add(victim)
+        self.num_preemptions += 1
+
+
+def _contains(queue: list[Sequence], sequence: Sequence) -> bool:
+    position = bisect_left(queue, sequence.order, key=_ORDER)
+    return position < len(queue) and queue[position] is sequence

@@ -1,0 +1,145 @@
+"""One request inside the engine: what was asked, its choices, and the text of each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Timings, Usage
+from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.text_engine.detokenizer import Decode, Detokenizer, StopStrings
+from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """A checked request with its prompt as tokens: what the engine takes."""
+
+    request: TextGenerationReq
+    prompt_tokens: list[int]
+    sampling: Sampling
+    echo_text: str = ""
+    """What each choice's text starts with."""
+    arrived_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def request_id(self) -> str:
+        """Of the request."""
+        return self.request.request_id
+
+    def accepted(self) -> Accepted:
+        """The first reply."""
+        ids = self.prompt_tokens if self.request.return_token_ids else None
+        return Accepted(self.request_id, len(self.prompt_tokens), ids)
+
+
+class Choice:
+    """One of a request's n texts: a sequence and what of it has been given out."""
+
+    def __init__(self, sequence: Sequence, encoded: EncodedRequest, decode: Decode) -> None:
+        self.sequence = sequence
+        self._request = encoded.request
+        self._detokenizer = Detokenizer(decode, encoded.prompt_tokens)
+        self._stop = StopStrings(sequence.sampling.stop)
+        self._texts = [encoded.echo_text] if encoded.echo_text else []
+        """Not yet given out."""
+        self._token_ids: list[int] = []
+
+    def push(self, token: int, end_token_ids: frozenset[int]) -> Delta | None:
+        """Takes the sequence's newest token. Returns what is to be sent now, if anything; the last has a reason."""
+        sequence, sampling = self.sequence, self.sequence.sampling
+        if self._request.return_token_ids:
+            self._token_ids.append(token)
+        if token in end_token_ids and not sampling.ignore_eos:
+            return self._last("stop")
+        stop_reason = self._push_text(self._detokenizer.push(token))
+        if stop_reason is not None:
+            return self._delta("stop", stop_reason)
+        if sequence.num_generated >= sampling.max_tokens:
+            return self._last("length")
+        return self._delta() if self._request.stream and (self._texts or self._token_ids) else None
+
+    def _push_text(self, piece: str) -> str | None:
+        if self.sequence.num_generated <= self.sequence.sampling.min_tokens:
+            text, stop_reason = piece, None
+        else:
+            text, stop_reason = self._stop.push(piece)
+        if text:
+            self._texts.append(text)
+        return stop_reason
+
+    def _last(self, finish_reason: str) -> Delta:
+        stop_reason = self._push_text(self._detokenizer.flush())
+        if stop_reason is not None:
+            return self._delta("stop", stop_reason)
+        self._texts.append(self._stop.flush())
+        return self._delta(finish_reason)
+
+    def _delta(self, finish_reason: str | None = None, stop_reason: str | None = None) -> Delta:
+        text, self._texts = "".join(self._texts), []
+        token_ids, self._token_ids = self._token_ids, []
+        return Delta(
+            self._request.request_id,
+            self.sequence.index,
+            text,
+            token_ids if self._request.return_token_ids else None,
+            finish_reason,
+            stop_reason,
+        )
+
+
+class OpenRequest:
+    """A request that the engine works on, from `add` to its terminal reply."""
+
+    def __init__(self, encoded: EncodedRequest, decode: Decode, first: Sequence) -> None:
+        self._encoded = encoded
+        self._decode = decode
+        self._choices = {0: Choice(first, encoded, decode)}
+        self._num_open = encoded.request.n
+        self._first_token_s: float | None = None
+        self._scheduled_s: float | None = None
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Of all choices, the ended ones too."""
+        return [choice.sequence for choice in self._choices.values()]
+
+    def add_choices(self, sequences: list[Sequence]) -> None:
+        """The forks of the first."""
+        for sequence in sequences:
+            self._choices[sequence.index] = Choice(sequence, self._encoded, self._decode)
+
+    def note_scheduled(self) -> None:
+        """It is in a step for the first time, or again."""
+        if self._scheduled_s is None:
+            self._scheduled_s = time.monotonic()
+
+    def push(self, sequence: Sequence, token: int, end_token_ids: frozenset[int]) -> Delta | None:
+        """See Choice.push."""
+        if self._first_token_s is None:
+            self._first_token_s = time.monotonic()
+        delta = self._choices[sequence.index].push(token, end_token_ids)
+        if delta is not None and delta.finish_reason is not None:
+            self._num_open -= 1
+        return delta
+
+    def finished(self) -> Finished | None:
+        """The terminal reply, once every choice has ended."""
+        if self._num_open:
+            return None
+        first = self._choices[0].sequence
+        usage = Usage(
+            prompt_tokens=first.num_prompt_tokens,
+            completion_tokens=sum(sequence.num_generated for sequence in self.sequences),
+            cached_tokens=first.num_cached_tokens or 0,
+        )
+        return Finished(self._encoded.request_id, usage, self._timings())
+
+    def _timings(self) -> Timings:
+        arrived = self._encoded.arrived_s
+        return Timings(
+            queued_s=(self._scheduled_s or arrived) - arrived,
+            first_token_s=(self._first_token_s or arrived) - arrived,
+            total_s=time.monotonic() - arrived,
+        )
