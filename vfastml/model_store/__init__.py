@@ -1,0 +1,8 @@
+"""Model uri to local folder: `builtin:NAME`, a folder, a `.gguf` file, or a hub id."""
+
+from vfastml.model_store.errors import ModelStoreError
+from vfastml.model_store.progress import Progress
+from vfastml.model_store.resolve import StoredModel, resolve_model
+from vfastml.model_store.uri import DEFAULT_MODEL, model_id_of
+
+__all__ = ["DEFAULT_MODEL", "ModelStoreError", "Progress", "StoredModel", "model_id_of", "resolve_model"]

@@ -1,0 +1,46 @@
+"""Model uri to folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfastml.model_store.builtin import folder_of_builtin
+from vfastml.model_store.gguf_file import folder_of_gguf
+from vfastml.model_store.hub import folder_of_hub_model
+from vfastml.model_store.model_folder import check_folder
+from vfastml.model_store.progress import Progress, ignore
+from vfastml.model_store.uri import Kind, ModelUri, parse_uri
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model on this machine's disk."""
+
+    folder: Path
+    """A plain Hugging Face folder: config, safetensors, tokenizer."""
+    model_id: str
+    """What clients call it."""
+    uri: str
+    """As it was given."""
+
+
+def resolve_model(model_uri: str, *, token: str | None = None, progress: Progress = ignore) -> StoredModel:
+    """The folder of that model, downloaded and converted first where need be.
+
+    `token` is for the hub, and goes before HF_ACCESS_TOKEN and HF_TOKEN. Raises ModelStoreError.
+    """
+    uri = parse_uri(model_uri)
+    return StoredModel(folder=_folder(uri, token, progress), model_id=uri.model_id, uri=model_uri)
+
+
+def _folder(uri: ModelUri, token: str | None, progress: Progress) -> Path:
+    match uri.kind:
+        case Kind.BUILTIN:
+            return folder_of_builtin(uri.name, progress)
+        case Kind.FOLDER:
+            return check_folder(uri.path, name=uri.name)
+        case Kind.GGUF:
+            return folder_of_gguf(uri.path, progress)
+        case Kind.HUB:
+            return folder_of_hub_model(uri.name, token, progress)
