@@ -1,11 +1,14 @@
-"""Models that tests share: tiny random ones made on the spot, and the built-in one from the user's cache."""
+"""What tests share: models (tiny random ones made on the spot, the built-in one from the user's cache), and services."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.service import Service, running
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in a test may depend on a hub
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -25,3 +28,26 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from tests.tiny_models import save_tiny_models
 
     return save_tiny_models(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def builtin_service(builtin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The product as it starts by default: the built-in model."""
+    with running(Service(tmp_path_factory.mktemp("builtin"), ["--kv-cache-memory", "300MB"])) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def float32_service(builtin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The built-in model in float32, short of KV blocks and of token budget."""
+    arguments = ["--dtype", "float32", "--kv-cache-memory", "100MB", "--max-num-batched-tokens", "48"]
+    with running(Service(tmp_path_factory.mktemp("float32"), arguments)) as service:
+        yield service
+
+
+@pytest.fixture
+def tiny_service(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[Service]:
+    """A tiny random model, started anew for each test that kills things."""
+    arguments = ["--model-uri", str(tiny_models["llama"]), "--served-model-name", "tiny", "--dtype", "float32"]
+    with running(Service(tmp_path, [*arguments, "--kv-cache-memory", "20MB"])) as service:
+        yield service

@@ -36,7 +36,7 @@ def generate(model: PreTrainedModel, prompt: Sequence[int], num_tokens: int, *, 
 
 @torch.inference_mode()
 def forced_logits(model: PreTrainedModel, prompt: Sequence[int], output: Sequence[int]) -> torch.Tensor:
-    """Logits [len(output), vocab_size] from which each token of `output` was to be chosen, by one whole forward pass."""
+    """Logits [len(output), vocab_size] that each token of `output` was to be chosen from, by one forward pass."""
     ids = torch.tensor([[*prompt, *output[:-1]]])
     keep = torch.arange(len(prompt) - 1, ids.shape[1])
     return model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits[0].float()

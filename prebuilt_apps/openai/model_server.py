@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
+from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.text_engine.engine_config import EngineConfig, parse_memory
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The model server's own flags (also those of `python -m prebuilt_apps.openai`)."""
     add = parser.add_argument
     add("--model-uri", default=DEFAULT_MODEL, help="builtin:NAME, a folder, a GGUF file or a hub id")
@@ -54,14 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m prebuilt_apps.openai.model_server",
         description="Serves one text model to the gateways that connect.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
+        allow_abbrev=False,
     )
     add_arguments(parser)
-    parser.add_argument("--insecure", action="store_true", help="allow an --rpc-host that other machines can reach")
-    parser.add_argument(
-        "--drain-timeout", type=float, default=30.0, metavar="SECONDS", help="for what is open at SIGTERM"
-    )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    add_process_flags(parser)
     return parser
 
 

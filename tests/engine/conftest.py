@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import uvloop
-from fake_server import FakeServer
+from tests.engine.fake_server import FakeServer
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 

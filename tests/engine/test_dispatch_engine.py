@@ -4,7 +4,7 @@ import gc
 import weakref
 
 import pytest
-from fake_server import echo, first_word, silent, until
+from tests.engine.fake_server import echo, first_word, silent, until
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import (

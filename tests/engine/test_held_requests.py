@@ -1,6 +1,6 @@
 import asyncio
 
-from fake_server import FakeServer, silent, until
+from tests.engine.fake_server import FakeServer, silent, until
 
 from vfastml.engine.dispatch_replies import Goaway
 from vfastml.engine.dispatch_requests import TextGenerationReq

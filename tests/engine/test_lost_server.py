@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_server import FakeServer, first_word, silent, until
+from tests.engine.fake_server import FakeServer, first_word, silent, until
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import Status

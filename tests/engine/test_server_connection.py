@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 import zmq
-from fake_server import FakeServer, until
+from tests.engine.fake_server import FakeServer, until
 
 from vfastml.engine.dispatch_requests import CancelReq, Join
 from vfastml.engine.server_connection import ServerConnection

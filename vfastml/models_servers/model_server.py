@@ -106,9 +106,9 @@ class ModelServer:
         """Lets go of what `load` took."""
 
     def served_models(self) -> list[ServedModel]:
-        """The models of Hello: the first name is the id, the others aliases."""
-        names = [*self.served_model_names, self.model_uri]
-        return [ServedModel(names[0], self.model_uri, names[1:], created=int(time.time()))]
+        """The models of Hello: the first name is the id, the others aliases; clients may use the uri too."""
+        first, *aliases = self.served_model_names or (self.model_uri,)
+        return [ServedModel(first, self.model_uri, aliases, created=int(time.time()))]
 
     def limits(self) -> Limits:
         """What loading settled."""

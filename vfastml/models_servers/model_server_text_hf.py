@@ -92,8 +92,7 @@ class TextGenerationModelServerHF(ModelServer):
 
     def served_models(self) -> list[ServedModel]:
         """See ModelServer."""
-        names = dict.fromkeys((*self.served_model_names, self._model_id, self.model_uri))
-        first, *aliases = names
+        first, *aliases = dict.fromkeys((*self.served_model_names, self._model_id))
         return [ServedModel(first, self.model_uri, aliases, self._limits.max_model_len, self._created)]
 
     def limits(self) -> Limits:

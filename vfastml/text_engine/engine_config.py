@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 
 BLOCK_SIZE = 16
 """Tokens in a KV block: small enough to waste little, large enough to keep block tables short."""
@@ -35,7 +36,7 @@ def parse_memory(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError("expected a number of bytes, or a number with KB, MB, GB, KiB, MiB or GiB, such as 300MB")
-    size = int(float(match[1]) * _UNITS[match[2].upper()])
+    size = int(Fraction(match[1]) * _UNITS[match[2].upper()])
     if size <= 0:
         raise ValueError("memory must be more than zero")
     return size

@@ -44,10 +44,10 @@ def load_engine(folder: Path, config: EngineConfig, report: Callable[[str], None
     served, InvalidRequestError for settings that cannot work."""
     device = settle_device(config.device)
     dtype = settle_dtype(config.dtype, folder, device)
-    report("loading the tokenizer")
-    encoder = load_prompt_encoder(folder)
     report("loading weights")
     decoder = HFDecoder(load_hf_model(folder, device=device, dtype=dtype))
+    report("loading the tokenizer")
+    encoder = load_prompt_encoder(folder, num_embeddings=decoder.vocab_size)
     report("checking the model")
     check_decoder(decoder)
     limits = settle_limits(config, decoder)
@@ -96,12 +96,14 @@ def _end_token_ids(decoder: HFDecoder, encoder: PromptEncoder) -> tuple[int, ...
     generation_config = decoder.model.generation_config
     ids = generation_config.eos_token_id if generation_config is not None else None
     listed = ids if isinstance(ids, list) else [ids]
-    return tuple({int(token) for token in (*listed, encoder.eos_token_id) if token is not None})
+    # A tokenizer may have tokens that the model lacks: those never come, and there is no logit to bar.
+    found = {int(token) for token in (*listed, encoder.eos_token_id) if token is not None}
+    return tuple(sorted(token for token in found if token < decoder.vocab_size))
 
 
 def _warm_up(engine: TextEngine, limits: Limits) -> None:
     """One prompt and two tokens: allocates what the first real request would wait for, and proves that a step works."""
-    length = min(limits.max_num_batched_tokens, limits.max_model_len - 2)
+    length = max(1, min(limits.max_num_batched_tokens, limits.max_model_len - 2))
     request = TextGenerationReq(request_id="warm-up", prompt_token_ids=[1] * length, cache_salt="warm-up")
     sampling = settle_sampling(SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True), SamplingParams(), room=2)
     engine.add(EncodedRequest(request, [1] * length, sampling))

@@ -12,6 +12,10 @@ import psutil
 import torch
 
 
+_CONTROL_GROUP = Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 62
+
+
 @dataclass(frozen=True, slots=True)
 class KVShape:
     """What one attention layer keeps for each token."""
@@ -79,11 +83,15 @@ def free_memory(device: torch.device) -> int:
 
 
 def _container_free_memory() -> int:
-    """What the control group (version 2) still allows; the machine's own figures do not know it."""
-    group = Path("/sys/fs/cgroup")
+    """What the control group (version 2) still allows; the machine's own figures do not know it.
+
+    Pages of files that were read a while ago count as used, but are given up when memory is asked for.
+    """
     try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        limit = int((_CONTROL_GROUP / "memory.max").read_text())  # without a limit it says `max`: ValueError
+        used = int((_CONTROL_GROUP / "memory.current").read_text())
+        stat = (_CONTROL_GROUP / "memory.stat").read_text()
+        reclaimable = dict(line.split() for line in stat.splitlines()).get("inactive_file", "0")
+        return max(0, limit - used + int(reclaimable))
     except (OSError, ValueError):
-        return 1 << 62
-    return 1 << 62 if limit == "max" else max(0, int(limit) - used)
+        return _NO_LIMIT

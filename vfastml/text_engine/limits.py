@@ -11,18 +11,20 @@ from vfastml.text_engine.kv_cache import bytes_per_block, free_memory
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.85
 """Of the free memory, for the KV cache. A CPU's is shared with everything else on the machine."""
 _CPU_DEFAULT_MAX = 2 << 30
+_LEAST = {"max_model_len": 2, "max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_cache_memory": 1}
 _DEFAULT_MODEL_LEN = 2048
 """For a model that does not say how long its texts may be."""
 
 
 def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
     """Raises InvalidRequestError, which names the flag to change, for settings that cannot work together."""
+    _require_positive(config)
     on_cpu = decoder.device.type == "cpu"
     block_bytes = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
     max_num_batched_tokens = config.max_num_batched_tokens or _default_token_budget(decoder)
     # Sequences beyond the step's token budget would run only when others have ended.
     max_num_seqs = min(config.max_num_seqs or (64 if on_cpu else 256), max_num_batched_tokens)
-    model_len = int(getattr(decoder.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN)
+    model_len = _model_len(decoder)
     _require(
         config.max_model_len is None or config.max_model_len <= model_len,
         f"--max-model-len is {config.max_model_len}, but the model was made for {model_len} tokens.",
@@ -47,6 +49,22 @@ def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
         block_size=BLOCK_SIZE,
         kv_cache_bytes=num_blocks * block_bytes,
     )
+
+
+def _require_positive(config: EngineConfig) -> None:
+    for name, least in _LEAST.items():
+        value = getattr(config, name)
+        _require(value is None or value >= least, f"--{name.replace('_', '-')} must be at least {least}.")
+
+
+def _model_len(decoder: HFDecoder) -> int:
+    """Tokens that the model was made for. A model with LongRoPE turns a whole batch by other angles as soon as one text
+    in it is longer than the original length: up to that length, texts do not disturb each other."""
+    model_len = getattr(decoder.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN
+    rope = getattr(decoder.config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # for all layers, or for each type
+    long = [kind for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min(int(length) for length in (model_len, *(kind["original_max_position_embeddings"] for kind in long)))
 
 
 def _default_token_budget(decoder: HFDecoder) -> int:

@@ -13,14 +13,18 @@ from vfastml.errors import InvalidRequestError, UnsupportedError
 
 logger = logging.getLogger(__name__)
 
+_TEXT_PARTS = ("text", "refusal")
+"""Types of content parts; the text is under the same name."""
+
 
 class PromptEncoder:
     """A model's tokenizer and chat template. Safe to use from two threads: nothing in it changes after construction.
 
-    Without a chat template, messages become lines of `role: content` and a last line `assistant:`.
+    Without a chat template, messages become lines of `role: content` and a last line `assistant:`. The tokenizer may
+    have more tokens than the model has embeddings; they are refused, because the model would break on one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> None:
         if not tokenizer.is_fast:
             raise UnsupportedError(f"{type(tokenizer).__name__} is not a tokenizer of the tokenizers library.")
         self._tokenizer = tokenizer
@@ -31,8 +35,10 @@ class PromptEncoder:
         if isinstance(self._template, dict):
             self._template = self._template.get("default")
         self.has_template = self._template is not None
-        self._longest_token = max((len(token.encode()) for token in self._backend.get_vocab()), default=1)
-        self.vocab_size = self._backend.get_vocab_size(with_added_tokens=True)
+        vocab = self._backend.get_vocab(with_added_tokens=True)
+        self._longest_token = max((len(token.encode()) for token in vocab), default=1)
+        num_ids = max(vocab.values(), default=0) + 1  # more than tokens, where ids are left out
+        self.vocab_size = num_ids if num_embeddings is None else min(num_ids, num_embeddings)
         if not self.has_template:
             logger.warning("the model has no chat template: messages become plain lines of 'role: content'")
 
@@ -45,11 +51,14 @@ class PromptEncoder:
 
     def encode_text(self, text: str, *, max_tokens: int, add_special_tokens: bool = True) -> list[int]:
         """Token ids. Raises InvalidRequestError (context_length_exceeded) for text that cannot have as few as
-        `max_tokens` tokens, before spending time on it."""
+        `max_tokens` tokens, before spending time on it, and for text with tokens that the model lacks."""
         if len(text.encode()) > max_tokens * self._longest_token:
             raise context_length_exceeded(max_tokens)
         # encode_batch releases the interpreter lock, encode does not
-        return list(self._backend.encode_batch([text], add_special_tokens=add_special_tokens)[0].ids)
+        tokens = list(self._backend.encode_batch([text], add_special_tokens=add_special_tokens)[0].ids)
+        if max(tokens, default=0) >= self.vocab_size:
+            raise InvalidRequestError("The text has a special token that the model does not know.")
+        return tokens
 
     def decode(self, tokens: list[int]) -> str:
         """Text without special tokens."""
@@ -71,20 +80,19 @@ class PromptEncoder:
 
     def _plain(self, message: dict[str, Any]) -> dict[str, Any]:
         """Text parts joined, absent content empty, `developer` as `system` unless the template knows it."""
-        content = message.get("content")
-        if isinstance(content, list):
-            content = "".join(part.get("text", "") for part in content)
-        role = message.get("role", "user")
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str):
+            raise InvalidRequestError("Each message must be an object with a 'role'.", param="messages")
         if role == "developer" and "developer" not in (self._template or ""):
             role = "system"
-        return {**message, "role": role, "content": content or ""}
+        return {**message, "role": role, "content": _joined(message.get("content"))}
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
+        plain = [self._plain(message) for message in messages]
+        if self._template is None:
+            lines = [f"{message['role']}: {message['content']}" for message in plain]
+            return "\n".join([*lines, "assistant:"])
         try:
-            plain = [self._plain(message) for message in messages]
-            if self._template is None:
-                lines = [f"{message['role']}: {message['content']}" for message in plain]
-                return "\n".join([*lines, "assistant:"])
             return str(
                 self._tokenizer.apply_chat_template(
                     plain, chat_template=self._template, tokenize=False, add_generation_prompt=True
@@ -98,9 +106,27 @@ class PromptEncoder:
             raise InvalidRequestError("The messages do not fit the model's chat template.", param="messages") from error
 
 
-def load_prompt_encoder(folder: Path) -> PromptEncoder:
+def _joined(content: object) -> str:
+    """The text of a message. Raises InvalidRequestError for content that is no text."""
+    if isinstance(content, list):
+        return "".join(_part_text(part) for part in content)
+    if content is None or isinstance(content, str):
+        return content or ""
+    raise InvalidRequestError("The content of a message must be a string, a list or null.", param="messages")
+
+
+def _part_text(part: object) -> str:
+    kind = part.get("type", "text") if isinstance(part, dict) else None
+    text = part.get(kind) if isinstance(part, dict) and kind in _TEXT_PARTS else None
+    if not isinstance(text, str):
+        raise InvalidRequestError("The parts of a message's content must be text.", param="messages")
+    return text
+
+
+def load_prompt_encoder(folder: Path, *, num_embeddings: int) -> PromptEncoder:
     """The tokenizer in a model's folder; no code of the folder is run."""
-    return PromptEncoder(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return PromptEncoder(tokenizer, num_embeddings=num_embeddings)
 
 
 def context_length_exceeded(max_model_len: int, num_tokens: int | None = None, param: str | None = None) -> Exception:

@@ -11,6 +11,9 @@ from vfastml.errors import InvalidRequestError
 
 _T = TypeVar("_T")
 
+_GREEDY_BELOW = 1e-5
+"""Temperatures; logits divided by one much smaller would overflow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -28,7 +31,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Always the most probable token."""
-        return self.temperature == 0.0
+        return self.temperature < _GREEDY_BELOW
 
 
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:

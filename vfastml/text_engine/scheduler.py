@@ -49,9 +49,6 @@ class Scheduler:
         """Queues a sequence that has no blocks."""
         insort(self.waiting, sequence, key=_ORDER)
 
-    def __contains__(self, sequence: Sequence) -> bool:
-        return _contains(self.running, sequence) or _contains(self.waiting, sequence)
-
     def fork(self, parent: Sequence, num_forks: int) -> list[Sequence]:
         """Splits further choices off a running sequence; they run at once, on the same blocks."""
         children = [parent.fork(parent.index + number) for number in range(1, num_forks + 1)]

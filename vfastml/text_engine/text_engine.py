@@ -75,16 +75,18 @@ class TextEngine:
 
     def cancel(self, request_id: str) -> bool:
         """Forgets a request and frees its blocks at once. False if it is not open."""
-        request = self._requests.pop(request_id, None)
-        if request is None:
+        if self._requests.pop(request_id, None) is None:
             return False
-        for sequence in request.sequences:
-            if sequence in self._scheduler:
+        # Asks the scheduler, because a request that fails while it forks does not know all its sequences.
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            if sequence.request_id == request_id:
                 self._scheduler.remove(sequence)
         return True
 
     def step(self) -> StepReplies:
         """Schedule, run, update. Raises only if the model itself does: then no further step makes sense."""
+        if not self.has_work:
+            return []
         batch = self._scheduler.schedule()
         tokens = self._runner.run(batch)
         return self._update(batch, tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Timings, Usage
 from vfastml.engine.dispatch_requests import TextGenerationReq
@@ -40,7 +41,8 @@ class Choice:
     def __init__(self, sequence: Sequence, encoded: EncodedRequest, decode: Decode) -> None:
         self.sequence = sequence
         self._request = encoded.request
-        self._detokenizer = Detokenizer(decode, encoded.prompt_tokens)
+        self._prompt_tokens = encoded.prompt_tokens
+        self._decode = decode
         self._stop = StopStrings(sequence.sampling.stop)
         self._texts = [encoded.echo_text] if encoded.echo_text else []
         """Not yet given out."""
@@ -60,11 +62,14 @@ class Choice:
             return self._last("length")
         return self._delta() if self._request.stream and (self._texts or self._token_ids) else None
 
+    @cached_property
+    def _detokenizer(self) -> Detokenizer:
+        """Made with the first token: what decoding raises belongs to a step of this request."""
+        return Detokenizer(self._decode, self._prompt_tokens)
+
     def _push_text(self, piece: str) -> str | None:
-        if self.sequence.num_generated <= self.sequence.sampling.min_tokens:
-            text, stop_reason = piece, None
-        else:
-            text, stop_reason = self._stop.push(piece)
+        honoured = self.sequence.num_generated > self.sequence.sampling.min_tokens
+        text, stop_reason = self._stop.push(piece, honoured=honoured)
         if text:
             self._texts.append(text)
         return stop_reason
@@ -100,11 +105,6 @@ class OpenRequest:
         self._first_token_s: float | None = None
         self._scheduled_s: float | None = None
 
-    @property
-    def sequences(self) -> list[Sequence]:
-        """Of all choices, the ended ones too."""
-        return [choice.sequence for choice in self._choices.values()]
-
     def add_choices(self, sequences: list[Sequence]) -> None:
         """The forks of the first."""
         for sequence in sequences:
@@ -131,7 +131,7 @@ class OpenRequest:
         first = self._choices[0].sequence
         usage = Usage(
             prompt_tokens=first.num_prompt_tokens,
-            completion_tokens=sum(sequence.num_generated for sequence in self.sequences),
+            completion_tokens=sum(choice.sequence.num_generated for choice in self._choices.values()),
             cached_tokens=first.num_cached_tokens or 0,
         )
         return Finished(self._encoded.request_id, usage, self._timings())

@@ -28,7 +28,6 @@ def check_decoder(decoder: HFDecoder) -> None:
     Raises UnsupportedError, which names the model and the reason, if an attention layer does not come to our hook, or
     if the logits differ by more than the dtype's rounding.
     """
-    name = type(decoder.model).__name__
     prompts = [[(7 * place + length) % decoder.vocab_size for place in range(length)] for length in _LENGTHS]
     paged = _paged_logits(decoder, prompts)
     for prompt, logits in zip(prompts, paged, strict=True):
@@ -36,7 +35,7 @@ def check_decoder(decoder: HFDecoder) -> None:
         error = (logits - expected).norm() / expected.norm()
         tolerance = 1e-3 if decoder.dtype == torch.float32 else 5e-2
         if not error <= tolerance:
-            raise UnsupportedError(f"{name} computes something else with paged attention (error {float(error):.1%}).")
+            raise UnsupportedError(f"{decoder.name} computes something else with paged attention (error {float(error):.1%}).")
 
 
 def _paged_logits(decoder: HFDecoder, prompts: list[list[int]]) -> list[torch.Tensor]:
@@ -53,7 +52,7 @@ def _paged_logits(decoder: HFDecoder, prompts: list[list[int]]) -> list[torch.Te
         step = AttentionStep(backend, backend.prepare(inputs))
         logits.extend(decoder.forward(inputs, step))
         if step.num_calls != len(decoder.kv_shapes):
-            raise UnsupportedError(f"{type(decoder.model).__name__} does not call each attention layer once.")
+            raise UnsupportedError(f"{decoder.name} does not call each attention layer once.")
         scheduler.commit(batch)
         for row in batch.rows:
             if row.samples:

@@ -52,15 +52,17 @@ AttentionInterface.register(_HOOK, _attend)
 
 
 @dataclass(slots=True)
-class _ShapeProbe:
-    """Stands in for an AttentionStep to learn what each layer would store; plain causal attention does for that."""
+class _LayerProbe:
+    """Stands in for an AttentionStep to learn what each layer stores and how far back it looks; computes nothing."""
 
     shapes: dict[int, KVShape]
+    windows: dict[int, int | None]
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
         self.shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2])
+        self.windows[layer] = options.sliding_window
         return query.new_zeros(*query.shape[:2], value.shape[-1])
 
 
@@ -68,15 +70,18 @@ class HFDecoder:
     """Runs a transformers causal language model over packed batches."""
 
     def __init__(self, model: PreTrainedModel) -> None:
+        self.name = type(model).__name__
         if not model._supports_attention_backend:
-            raise UnsupportedError(f"{type(model).__name__} does not let its attention be replaced.")
+            raise UnsupportedError(f"{self.name} does not let its attention be replaced.")
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.device = model.device
         self.dtype = model.dtype
-        self.vocab_size = int(self.config.vocab_size)
+        self.vocab_size = int(model.get_input_embeddings().num_embeddings)
         self.model.set_attn_implementation(_HOOK)
-        self.kv_shapes = self._probe_kv_shapes()
+        probe = self._probe_layers()
+        self._check_windows(probe.windows)
+        self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
 
     def forward(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
         """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`."""
@@ -97,15 +102,28 @@ class HFDecoder:
         finally:
             self.model.set_attn_implementation(_HOOK)
 
-    def _probe_kv_shapes(self) -> list[KVShape]:
-        probe = _ShapeProbe({})
+    def _probe_layers(self) -> _LayerProbe:
+        probe = _LayerProbe({}, {})
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
-        with torch.inference_mode():
-            self.model(input_ids=one, position_ids=one - 1, use_cache=False, attention_step=probe)
+        try:
+            with torch.inference_mode():
+                self.model(input_ids=one, position_ids=one - 1, use_cache=False, attention_step=probe)
+        except Exception as error:
+            raise UnsupportedError(f"{self.name} cannot run on a paged cache: {error}") from error
         if sorted(probe.shapes) != list(range(self.config.num_hidden_layers)):
-            name = type(self.model).__name__
-            raise UnsupportedError(f"{name} has layers without ordinary attention, which are not supported yet.")
-        return [probe.shapes[layer] for layer in sorted(probe.shapes)]
+            raise UnsupportedError(f"{self.name} has layers without ordinary attention, which are not supported yet.")
+        return probe
+
+    def _check_windows(self, windows: dict[int, int | None]) -> None:
+        """A window that a model has only in the mask that it makes itself would be missed, and `check_decoder` is too
+        short to notice: each layer must ask the hook for what its configuration says."""
+        window = getattr(self.config, "sliding_window", None)
+        kinds = {"full_attention": None, "sliding_attention": window}
+        layer_types = getattr(self.config, "layer_types", None) or ["sliding_attention"] * len(windows)
+        for layer, seen in windows.items():
+            if layer_types[layer] not in kinds or kinds[layer_types[layer]] != seen:
+                what = layer_types[layer].replace("_", " ")
+                raise UnsupportedError(f"{self.name} has {what} in a form that is not supported yet (layer {layer}).")
 
 
 def load_hf_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:

@@ -1,0 +1,147 @@
+"""A DispatchEngine without a wire: it remembers what reached it, and answers from a script that a test can replace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from vfastml.engine.dispatch_replies import (
+    Accepted,
+    Delta,
+    Detokenized,
+    Finished,
+    Limits,
+    Load,
+    Output,
+    ServedModel,
+    Tokenized,
+    Usage,
+)
+from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.server_table import ServerState, ServerView, Startup
+from vfastml.engine.wire import encode_request
+from vfastml.errors import RequestCancelledError, VFastMLError
+
+MODEL = ServedModel(
+    "tiny", uri="builtin:tiny", aliases=["tiny-alias", "builtin:tiny"], max_model_len=512, created=1700000000
+)
+
+Script = Callable[[DispatchTask], Awaitable[None]]
+
+
+async def say_hello(task: DispatchTask) -> None:
+    """The default answer: "Hello" and " world" for each choice, five prompt tokens of which two were cached."""
+    request = task.request
+    if isinstance(request, TextGenerationReq):
+        ids = [7, 8] if request.return_token_ids else None
+        task.add_accepted(Accepted(task.request_id, 5, [1, 2, 3, 4, 5] if ids else None))
+        for index in range(request.n):
+            task.add_delta(Delta(task.request_id, index, "Hello", ids))
+            await asyncio.sleep(0)
+        for index in range(request.n):
+            task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END"))
+        task.finish(Finished(task.request_id, Usage(5, 2 * request.n, 2)))
+    elif isinstance(request, TokenizeReq):
+        task.finish(Tokenized(task.request_id, [1, 2, 3], 512))
+    elif isinstance(request, DetokenizeReq):
+        task.finish(Detokenized(task.request_id, "text"))
+    elif isinstance(request, OneShotReq):
+        task.finish(Output(task.request_id, {"score": 0.5}))
+
+
+def fail_with(error: VFastMLError, after: list[str] | None = None) -> Script:
+    """A script that fails: before it is accepted, or after these pieces of text."""
+
+    async def script(task: DispatchTask) -> None:
+        if after is not None:
+            task.add_accepted(Accepted(task.request_id, 5))
+            for text in after:
+                task.add_delta(Delta(task.request_id, 0, text))
+        task.fail(error)
+
+    return script
+
+
+async def never_end(task: DispatchTask) -> None:
+    """Accept, say one word, and go on for ever."""
+    task.add_accepted(Accepted(task.request_id, 5))
+    task.add_delta(Delta(task.request_id, 0, "word"))
+    await asyncio.Event().wait()
+
+
+class FakeDispatchEngine:
+    """The same interface as DispatchEngine."""
+
+    def __init__(self, script: Script = say_hello) -> None:
+        self.script = script
+        self.requests: list[WorkReq] = []
+        self.cancelled: list[str] = []
+        self.ready = True
+        self.running = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._open: dict[str, DispatchTask] = {}
+
+    async def start(self) -> None:
+        self.running = True
+
+    async def close(self) -> None:
+        self.running = False
+        for task in list(self._open.values()):
+            self.cancel(task)
+
+    def dispatch(self, request: WorkReq) -> DispatchTask:
+        task = DispatchTask(request, self.cancel)
+        self.requests.append(request)
+        try:
+            encode_request(request)
+        except VFastMLError as error:
+            task.fail(error)
+            return task
+        task.model = MODEL.id
+        self._open[task.request_id] = task
+        self._tasks[task.request_id] = asyncio.get_running_loop().create_task(self._play(task))
+        return task
+
+    def cancel(self, task: DispatchTask) -> None:
+        if not task.ended():
+            self.cancelled.append(task.request_id)
+            self._tasks[task.request_id].cancel()
+            self._open.pop(task.request_id, None)
+            task.fail(RequestCancelledError("The request was cancelled."))
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._open)
+
+    def models(self) -> list[ServedModel]:
+        return [MODEL]
+
+    def servers(self) -> list[ServerView]:
+        load = Load(running=2, waiting=1, free_blocks=30, total_blocks=40, steps=9, prefix_hit_tokens=16)
+        return [
+            ServerView(
+                f"tcp://127.0.0.1:{port}",
+                ServerState.LIVE,
+                "ready",
+                None,
+                12.5,
+                0.0,
+                0,
+                load,
+                Limits(max_model_len=512),
+                (MODEL,),
+                "cpu",
+            )
+            for port in (6500, 6501)
+        ]
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def startup(self) -> Startup:
+        return Startup(self.ready, "ready" if self.ready else "weights", None if self.ready else 0.25, 3.5)
+
+    async def _play(self, task: DispatchTask) -> None:
+        await self.script(task)
+        self._open.pop(task.request_id, None)

@@ -1,0 +1,28 @@
+"""A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Usage
+from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.gateway_config import GatewayConfig
+
+
+async def speak_slowly(task: DispatchTask) -> None:
+    assert isinstance(task.request, TextGenerationReq)
+    words = task.request.sampling.max_tokens or 1
+    task.add_accepted(Accepted(task.request_id, 1))
+    for number in range(words):
+        await asyncio.sleep(0.1)
+        task.add_delta(Delta(task.request_id, 0, f"{number} ", None, "length" if number == words - 1 else None))
+    task.finish(Finished(task.request_id, Usage(1, words)))
+
+
+if __name__ == "__main__":
+    config = GatewayConfig(drain_timeout_s=float(sys.argv[1]))
+    Gateway(config, FakeDispatchEngine(speak_slowly)).run(port=0)

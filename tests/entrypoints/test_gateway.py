@@ -1,0 +1,189 @@
+"""FastMLServer: a user's routes, its options, and what it may not import."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+import vfastml.utils.api as api_utils
+from prebuilt_apps.openai.api_interfaces import ChatCompletionsRequest
+from tests.entrypoints.conftest import client_of
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished
+from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.errors import RateLimitError
+
+
+@pytest.fixture
+def gateway(engine: FakeDispatchEngine) -> Gateway:
+    """The example of the README, word for word but for the names."""
+    ml_server = Gateway(dispatch_engine=engine)
+
+    @ml_server.app.post(path="/v1/chat/completions")
+    async def chat_completions(request: ChatCompletionsRequest) -> Response:
+        request_id = api_utils.gen_request_id("completions")
+        dispatch_task = ml_server.dispatch_engine.dispatch(
+            TextGenerationReq(
+                request_id=request_id, model_uri="selected", model_adapter_uri=None, messages=request.messages
+            )
+        )
+        task_result = await dispatch_task.get_result()
+        return api_utils.build_json_response(request_id, task_result)
+
+    return ml_server
+
+
+async def test_a_users_route_wins(gateway: Gateway, engine: FakeDispatchEngine) -> None:
+    messages = [{"role": "user", "content": "hi", "name": "ann"}]
+    async with client_of(gateway) as client:
+        body = (await client.post("/v1/chat/completions", json={"messages": messages})).json()
+        assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 200
+    assert body["id"].startswith("completions-")
+    assert body["choices"][0]["message"]["content"] == "Hello world"
+    mine = engine.requests[0]
+    assert isinstance(mine, TextGenerationReq)
+    assert (mine.model_uri, mine.messages) == ("selected", messages)
+
+
+async def test_a_users_route_refuses_like_the_built_in_one(gateway: Gateway, engine: FakeDispatchEngine) -> None:
+    headers = {"content-type": "application/json"}
+    refused: list[tuple[bytes, str | None]] = [
+        (b'{"messages": "x", "temperature": NaN}', "temperature"),
+        (b'{"messages": "x", "temperature": "1"}', "temperature"),
+        (b'{"messages": "x", "tools": [{}]}', "tools"),
+        (b'{"messages": [{"role": "x"}]}', "messages[0].role"),
+        (b'{"messages": [], "n": 1}', "messages"),
+        (b'{"messages": "\\ud800"}', None),
+    ]
+    async with client_of(gateway) as client:
+        for content, param in refused:
+            response = await client.post("/v1/chat/completions", content=content, headers=headers)
+            assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_users_route_shows_errors_of_the_engine(gateway: Gateway, engine: FakeDispatchEngine) -> None:
+    engine.script = fail_with(RateLimitError("slow down", retry_after_s=4))
+    async with client_of(gateway) as client:
+        response = await client.post("/v1/chat/completions", json={"messages": "x"})
+    assert (response.status_code, response.headers["retry-after"]) == (429, "4")
+    assert response.json()["error"]["message"] == "slow down"
+
+
+async def test_documents_list_the_users_route_once(gateway: Gateway) -> None:
+    async with client_of(gateway) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["paths"]["/v1/chat/completions"]["post"]["summary"] == "Chat Completions"
+    assert document["paths"]["/v1/completions"]["post"]["summary"] == "Complete a text"
+
+
+async def test_build_is_done_once(gateway: Gateway) -> None:
+    assert len(gateway.build().routes) == len(gateway.build().routes)
+    assert gateway.build() is gateway.app
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (TextGenerationReq(request_id="a", prompt="x"), {"object": "text_completion"}),
+        (TextGenerationReq(request_id="a", messages="x"), {"object": "chat.completion"}),
+        (TokenizeReq(request_id="a", prompt="x"), {"count": 3, "tokens": [1, 2, 3]}),
+        (OneShotReq(request_id="a", inputs=b"x"), {"output": {"score": 0.5}}),
+    ],
+)
+async def test_json_responses_of_every_kind(
+    engine: FakeDispatchEngine, request_: WorkReq, expected: dict[str, Any]
+) -> None:
+    response = api_utils.build_json_response("mine", await engine.dispatch(request_).get_result())
+    assert expected.items() <= json.loads(bytes(response.body)).items()
+
+
+def test_request_ids_are_unique() -> None:
+    ids = {api_utils.gen_request_id("x") for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(request_id.startswith("x-") for request_id in ids)
+
+
+def test_unknown_options_are_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"'colour'.*log_level"):
+        Gateway().configure(colour="red")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"log_level": "loud"},
+        {"api_keys": "one-string"},
+        {"api_keys": [" "]},
+        {"model_servers": "tcp://127.0.0.1:6500"},
+        {"model_servers": []},
+        {"model_servers": ["http://x"]},
+        {"keep_alive_s": 0},
+        {"max_body_bytes": -1},
+        {"drain_timeout_s": -1},
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\w+ \w+"):
+        Gateway().configure(**options)
+
+
+def test_options_come_before_use(engine: FakeDispatchEngine) -> None:
+    used = Gateway()
+    assert used.dispatch_engine is used.dispatch_engine
+    built = Gateway(dispatch_engine=engine)
+    built.build()
+    for gateway in (used, built):
+        with pytest.raises(RuntimeError, match="before"):
+            gateway.configure(log_level="debug")
+
+
+async def test_options_reach_the_engine() -> None:
+    gateway = Gateway()
+    gateway.configure(model_servers=["tcp://127.0.0.1:7777"], max_held=0)
+    assert [server.endpoint for server in gateway.dispatch_engine.servers()] == ["tcp://127.0.0.1:7777"]
+
+
+async def test_the_engine_runs_as_long_as_the_app(engine: FakeDispatchEngine) -> None:
+    app = Gateway(dispatch_engine=engine).build()
+    async with app.router.lifespan_context(app):
+        assert engine.running
+    assert not engine.running
+
+
+async def test_a_finished_stream_leaves_nothing_behind(engine: FakeDispatchEngine) -> None:
+    async def script(task: DispatchTask) -> None:
+        task.add_accepted(Accepted(task.request_id, 1))
+        task.add_delta(Delta(task.request_id, 0, "x", None, "stop"))
+        task.finish(Finished(task.request_id))
+
+    engine.script = script
+    before = asyncio.all_tasks()
+    async with client_of(Gateway(GatewayConfig(), engine)) as client:
+        await client.post("/v1/chat/completions", json={"messages": "x", "stream": True})
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert engine.cancelled == []
+
+
+@pytest.mark.parametrize("module", ["vfastml.entrypoints.api_server", "prebuilt_apps.openai.api_server"])
+def test_no_torch_in_a_gateway(module: str) -> None:
+    program = f"import sys, {module}; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_public_name() -> None:
+    import vfastml
+    from vfastml.entrypoints.api_server import FastMLServer
+
+    assert vfastml.FastMLServer is FastMLServer
+    assert isinstance(FastMLServer, Gateway)

@@ -1,0 +1,264 @@
+"""Every honoured field is seen in the request that reaches the engine; every bound is enforced by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
+from vfastml.engine.dispatch_requests import TextGenerationReq
+
+HI = [{"role": "user", "content": "hi"}]
+
+
+async def chat(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+    return await client.post("/v1/chat/completions", json={"messages": HI, **fields})
+
+
+async def complete(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
+    return await client.post("/v1/completions", json={"prompt": "hi", **fields})
+
+
+def only_request(engine: FakeDispatchEngine) -> TextGenerationReq:
+    (request,) = engine.requests
+    assert isinstance(request, TextGenerationReq)
+    return request
+
+
+@pytest.mark.parametrize("send", [chat, complete])
+@pytest.mark.parametrize(
+    ("sent", "name", "received"),
+    [
+        ({"max_tokens": 7}, "max_tokens", 7),
+        ({"max_completion_tokens": 7}, "max_tokens", 7),
+        ({"max_tokens": 7, "max_completion_tokens": 5}, "max_tokens", 5),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, "max_tokens", 5),
+        ({"min_tokens": 3}, "min_tokens", 3),
+        ({"temperature": 0}, "temperature", 0.0),
+        ({"temperature": 2}, "temperature", 2.0),
+        ({"top_p": 0.25}, "top_p", 0.25),
+        ({"top_k": 40}, "top_k", 40),
+        ({"top_k": 0}, "top_k", 0),
+        ({"top_k": -1}, "top_k", 0),
+        ({"seed": -(2**63)}, "seed", -(2**63)),
+        ({"seed": 2**63 - 1}, "seed", 2**63 - 1),
+        ({"stop": "END"}, "stop", ("END",)),
+        ({"stop": ["a", "b"]}, "stop", ("a", "b")),
+        ({"stop": []}, "stop", ()),
+        ({"ignore_eos": True}, "ignore_eos", True),
+    ],
+)
+async def test_sampling_fields_reach_the_engine(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, send: Any, sent: dict[str, Any], name: str, received: Any
+) -> None:
+    assert (await send(client, **sent)).status_code == 200
+    assert getattr(only_request(engine).sampling, name) == received
+
+
+@pytest.mark.parametrize("send", [chat, complete])
+@pytest.mark.parametrize(
+    ("sent", "name", "received"),
+    [
+        ({"model": "tiny"}, "model_uri", "tiny"),
+        ({}, "model_uri", None),
+        ({"n": 3}, "n", 3),
+        ({"n": None}, "n", 1),
+        ({"stream": True}, "stream", True),
+        ({"stream": False}, "stream", False),
+        ({"stream": None}, "stream", False),
+        ({"return_token_ids": True}, "return_token_ids", True),
+        ({"cache_salt": "mine"}, "cache_salt", "mine"),
+    ],
+)
+async def test_other_fields_reach_the_engine(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, send: Any, sent: dict[str, Any], name: str, received: Any
+) -> None:
+    assert (await send(client, **sent)).status_code == 200
+    assert getattr(only_request(engine), name) == received
+
+
+async def test_chat_leaves_max_tokens_to_the_room_left(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    await chat(client, max_tokens=None)
+    assert only_request(engine).sampling.max_tokens is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": None}])
+async def test_completions_default_to_16_tokens(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, fields: dict[str, Any]
+) -> None:
+    await complete(client, **fields)
+    assert only_request(engine).sampling.max_tokens == 16
+
+
+async def test_echo_reaches_the_engine(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    await complete(client, echo=True)
+    assert only_request(engine).echo is True
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("hi", [("hi", None)]),
+        (["a", "b"], [("a", None), ("b", None)]),
+        ([1, 2, 3], [(None, [1, 2, 3])]),
+        ([[1, 2], [3]], [(None, [1, 2]), (None, [3])]),
+    ],
+)
+async def test_one_request_for_each_prompt(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, prompt: Any, expected: list[Any]
+) -> None:
+    response = await complete(client, prompt=prompt)
+    assert response.status_code == 200
+    sent = [r for r in engine.requests if isinstance(r, TextGenerationReq)]
+    assert [(r.prompt, r.prompt_token_ids) for r in sent] == expected
+    assert [r.request_id for r in sent] == [f"{response.json()['id']}-{i}" for i in range(len(expected))]
+
+
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+    {"role": "developer", "content": "Very brief."},
+    {"role": "user", "content": "Weather?", "name": "ann"},
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "assistant", "tool_calls": []},
+    {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "sunny"}]},
+    {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "reasoning_content": "hm"},
+    {"role": "function", "name": "f", "content": ""},
+]
+
+
+async def test_messages_reach_the_engine_as_they_came(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    assert (await chat(client, messages=MESSAGES)).status_code == 200
+    assert only_request(engine).messages == MESSAGES
+
+
+async def test_a_string_is_one_user_message(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    await chat(client, messages="hi")
+    assert only_request(engine).messages == HI
+
+
+OUT_OF_RANGE: list[tuple[str, Any]] = [
+    ("max_tokens", 0),
+    ("max_tokens", -1),
+    ("max_tokens", 1.0),
+    ("max_tokens", "5"),
+    ("max_tokens", True),
+    ("max_tokens", 2**31),
+    ("max_completion_tokens", 0),
+    ("min_tokens", -1),
+    ("temperature", -0.1),
+    ("temperature", 2.1),
+    ("temperature", "1"),
+    ("temperature", True),
+    ("top_p", 0),
+    ("top_p", 1.01),
+    ("top_k", -2),
+    ("top_k", 1.5),
+    ("seed", 2**63),
+    ("seed", -(2**63) - 1),
+    ("n", 0),
+    ("n", 129),
+    ("stop", ""),
+    ("stop", ["x"] * 17),
+    ("stop", "x" * 1025),
+    ("stop", [1]),
+    ("stop", 5),
+    ("ignore_eos", 1),
+    ("stream", "true"),
+    ("stream_options", []),
+    ("stream_options", {"include_usage": "yes"}),
+    ("return_token_ids", 0),
+    ("cache_salt", 5),
+    ("cache_salt", "x" * 513),
+    ("model", 5),
+    ("model", "x" * 513),
+]
+
+
+@pytest.mark.parametrize("send", [chat, complete])
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+async def test_out_of_range_is_refused_by_name(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, send: Any, name: str, value: Any
+) -> None:
+    response = await send(client, **{name: value})
+    error = response.json()["error"]
+    assert response.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert error["param"].split("[")[0].split(".")[0] == name
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize("send", [chat, complete])
+async def test_min_tokens_above_max_tokens(client: httpx.AsyncClient, send: Any) -> None:
+    response = await send(client, min_tokens=6, max_tokens=5)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "min_tokens")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        None,
+        [],
+        [[]],
+        5,
+        {},
+        [None],
+        ["a", 1],
+        [1, "a"],
+        [True],
+        [[1], "a"],
+        [-1],
+        [2**31],
+        [1.0],
+        ["x"] * 129,
+        [[1], []],
+    ],
+)
+async def test_bad_prompts_are_refused(client: httpx.AsyncClient, engine: FakeDispatchEngine, prompt: Any) -> None:
+    response = await complete(client, prompt=prompt)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt")
+    assert engine.requests == []
+
+
+async def test_prompts_times_n_is_bounded(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    assert (await complete(client, prompt=["x"] * 128, n=2)).status_code == 200
+    response = await complete(client, prompt=["x"] * 128, n=3)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "n")
+    assert len(engine.requests) == 128
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([], "messages"),
+        (5, "messages"),
+        (None, "messages"),
+        ([5], "messages[0]"),
+        ([{"content": "x"}], "messages[0].role"),
+        ([{"role": "robot", "content": "x"}], "messages[0].role"),
+        ([*HI, {"role": "user", "content": 5}], "messages[1].content"),
+        ([{"role": "user", "content": [5]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": ["text"]}]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}], "messages"),
+        ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "messages"),
+        (HI * 4097, "messages"),
+        ([{"role": "user", "content": [{"type": "text", "text": "x"}] * 4097}], "messages[0].content"),
+    ],
+)
+async def test_bad_messages_are_refused(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, messages: Any, param: str
+) -> None:
+    response = await chat(client, messages=messages)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert engine.requests == []
+
+
+@pytest.mark.parametrize(("path", "param"), [("/v1/chat/completions", "messages"), ("/v1/completions", "prompt")])
+async def test_the_one_required_field(client: httpx.AsyncClient, path: str, param: str) -> None:
+    error = (await client.post(path, json={})).json()["error"]
+    assert error["param"] == param
+    assert error["message"] == f"Missing required parameter: '{param}'."

@@ -1,0 +1,233 @@
+"""The gateway as a process: where it listens, how it drains, with which code it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.entrypoints.conftest import eventually
+from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.serving import bind, is_loopback
+
+REPOSITORY = Path(__file__).parents[2]
+API_SERVER = [sys.executable, "-m", "prebuilt_apps.openai.api_server"]
+
+
+class Running:
+    """A gateway process that has said where it listens."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+        assert self.process.stdout is not None
+        self.greeting = self.process.stdout.readline()
+        self.advice = self.process.stdout.readline()
+        self.url = re.findall(r"http://[^\s]+", self.greeting)[0]
+        eventually(self._answers, within_s=10)
+
+    def signal(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        return self.process.wait(10)
+
+    def stderr(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+Start = Callable[[list[str]], Running]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Running] = []
+
+    def start_one(command: list[str]) -> Running:
+        started.append(Running(command))
+        return started[-1]
+
+    yield start_one
+    for running in started:
+        running.process.kill()
+        running.process.communicate()
+
+
+def slow_gateway(drain_timeout_s: float) -> list[str]:
+    return [sys.executable, "-m", "tests.entrypoints.slow_gateway", str(drain_timeout_s)]
+
+
+class Call(threading.Thread):
+    """One streamed request in the background."""
+
+    def __init__(self, url: str, words: int) -> None:
+        super().__init__()
+        self.text = ""
+        self._url = url
+        self._words = words
+        self.start()
+        eventually(lambda: "0 " in self.text)
+
+    def run(self) -> None:
+        body = {"prompt": "x", "max_tokens": self._words, "stream": True}
+        # A connection that is cut is for the test to notice, by the text.
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=20) as response,
+        ):
+            for piece in response.iter_text():
+                self.text += piece
+
+    def whole_text(self) -> str:
+        self.join(20)
+        return self.text
+
+
+def test_open_requests_are_finished_and_new_ones_refused(start: Start) -> None:
+    running = start(slow_gateway(drain_timeout_s=20))
+    call = Call(running.url, words=20)
+    running.signal()
+    eventually(lambda: httpx.get(f"{running.url}/readyz").status_code == 503)
+    assert httpx.get(f"{running.url}/livez").status_code == 200
+    refused = httpx.post(f"{running.url}/v1/completions", json={"prompt": "x"})
+    assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
+    text = call.whole_text()
+    assert '"text":"19 "' in text
+    assert text.endswith("data: [DONE]\n\n")
+    assert running.exit_code() == 0
+    assert "Traceback" not in running.stderr()
+
+
+def test_what_outlasts_the_grace_time_gets_an_error(start: Start) -> None:
+    running = start(slow_gateway(drain_timeout_s=0.3))
+    call = Call(running.url, words=1000)
+    running.signal()
+    text = call.whole_text()
+    assert '{"error":' in text.split("\n\n")[-2]
+    assert "[DONE]" not in text
+    assert running.exit_code() == 0
+    assert "Traceback" not in running.stderr()
+
+
+def test_an_idle_gateway_leaves_at_once(start: Start) -> None:
+    running = start(slow_gateway(drain_timeout_s=20))
+    with httpx.Client() as kept_alive:
+        kept_alive.get(f"{running.url}/livez")
+        signalled_at = time.monotonic()
+        running.signal()
+        assert running.exit_code() == 0
+    assert time.monotonic() - signalled_at < 5
+
+
+def test_a_second_signal_ends_it_now(start: Start) -> None:
+    running = start(slow_gateway(drain_timeout_s=20))
+    call = Call(running.url, words=100)
+    running.signal()
+    eventually(lambda: httpx.get(f"{running.url}/readyz").status_code == 503)
+    signalled_at = time.monotonic()
+    running.process.send_signal(signal.SIGINT)
+    assert running.exit_code() == 0
+    assert time.monotonic() - signalled_at < 2
+    assert "[DONE]" not in call.whole_text()
+    assert "Traceback" not in running.stderr()
+
+
+def test_the_prebuilt_app_runs_without_a_model_server(start: Start) -> None:
+    running = start([*API_SERVER, "--port", "0", "--api-key", "k", "--model-server", "tcp://127.0.0.1:1"])
+    assert running.advice.startswith("Try: curl http://127.0.0.1:")
+    assert "Authorization: Bearer" in running.advice
+    assert httpx.get(f"{running.url}/startupz").status_code == 503
+    assert httpx.get(f"{running.url}/v1/models").status_code == 401
+    assert httpx.get(f"{running.url}/v1/models", headers={"x-api-key": "k"}).json()["data"] == []
+    running.signal()
+    assert running.exit_code() == 0
+
+
+def outcome(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*API_SERVER, *arguments], capture_output=True, text=True, timeout=30, cwd=REPOSITORY)
+
+
+def test_a_taken_port_is_one_line_and_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = outcome("--port", str(taken.getsockname()[1]))
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "in use" in result.stderr
+
+
+def test_wide_open_needs_keys_or_a_word() -> None:
+    result = outcome("--host", "0.0.0.0", "--port", "0")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "keys" in result.stderr
+
+
+@pytest.mark.parametrize("option", [["--insecure"], ["--api-key", "k"]])
+def test_wide_open_with_the_word_or_keys(start: Start, option: list[str]) -> None:
+    assert "0.0.0.0" in start([*API_SERVER, "--host", "0.0.0.0", "--port", "0", *option]).greeting
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--no-such-flag"], "--no-such-flag"),
+        (["--port", "x"], "--port"),
+        (["--port", "65536"], "between 0 and 65535"),
+        (["--log-level", "loud"], "--log-level"),
+        (["--model-server", "http://x"], "bad model server endpoint"),
+        (["--api-key", ""], "API key is empty"),
+        (["--drain-timeout", "-1"], "must not be negative"),
+    ],
+)
+def test_wrong_usage_is_code_2(arguments: list[str], complaint: str) -> None:
+    result = outcome(*arguments)
+    assert result.returncode == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_names_every_option_with_its_default() -> None:
+    text = outcome("--help").stdout
+    for expected in ("127.0.0.1", "8080", "tcp://127.0.0.1:6500", "info", "30.0", "--insecure", "--api-key"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_two_gateways_cannot_share_a_port() -> None:
+    with bind("127.0.0.1", 0) as first, pytest.raises(SystemExit, match="Cannot listen"):
+        Gateway(GatewayConfig()).run(port=first.getsockname()[1])

@@ -1,0 +1,83 @@
+"""The walls of the house: who may import whom, and names that may not appear at all."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "vfastml").rglob("*.py"), *(ROOT / "prebuilt_apps").rglob("*.py")])
+
+FLOORS = {
+    "engine": {"errors", "utils"},
+    "entrypoints": {"errors", "utils", "engine"},
+    "model_store": set(),
+    "text_engine": {"errors", "engine"},
+    "models_servers": {"errors", "utils", "engine", "text_engine", "model_store"},
+    "utils": {"errors", "engine", "entrypoints"},
+}
+"""Which parts of the package each part may import, beside itself."""
+
+
+def imported(path: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module or "")
+    return modules
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_go_one_way(floor: str) -> None:
+    for path in (ROOT / "vfastml" / floor).rglob("*.py"):
+        own = {module.split(".")[1] for module in imported(path) if module.startswith("vfastml.")}
+        assert own <= FLOORS[floor] | {floor}, path
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("vfastml.entrypoints.api_server", ["torch", "transformers"]),
+        ("prebuilt_apps.openai.api_server", ["torch", "transformers"]),
+        ("vfastml.engine.dispatch_engine", ["torch", "transformers", "fastapi"]),
+        ("vfastml.text_engine.engine_loader", ["zmq", "fastapi"]),
+        ("vfastml.models_servers.model_server_text_hf", ["fastapi", "uvicorn"]),
+        ("vfastml.model_store", ["torch", "transformers", "zmq"]),
+        ("vfastml", ["torch", "transformers", "zmq", "fastapi", "msgspec"]),
+    ],
+)
+def test_what_a_fresh_interpreter_loads(module: str, absent: list[str]) -> None:
+    code = f"import {module}, sys; print([name for name in {absent!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "rpyc"}
+FORBIDDEN_CALLS = {"eval", "exec", "recv_pyobj", "send_pyobj", "__import__"}
+
+
+def test_nothing_that_runs_what_it_reads() -> None:
+    for path in SOURCES:
+        assert not {module.split(".")[0] for module in imported(path)} & FORBIDDEN_MODULES, path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                assert name not in FORBIDDEN_CALLS or ast.unparse(node.func) == "model.eval", f"{path}: {name}"
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert ast.unparse(node.value) == "False", path
+
+
+def test_no_import_inside_a_function() -> None:
+    for path in SOURCES:
+        if path == ROOT / "vfastml" / "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
+                assert not inner or path.name in {"gguf_file.py"}, f"{path}: {node.name}"

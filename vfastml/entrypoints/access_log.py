@@ -1,0 +1,59 @@
+"""One log line and one `x-request-id` for each HTTP request. Never a body, a query string or a header's value."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vfastml.entrypoints.auth import FREE_PATHS
+
+logger = logging.getLogger(__name__)
+
+CLIENT_CLOSED_REQUEST = 499
+_MAX_PATH_CHARS = 200
+_ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class AccessLogMiddleware:
+    """The outermost layer: it sees every answer. Probes are logged at debug level. A client's own `x-request-id` is
+    kept when it is short and plain."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started_at = time.monotonic()
+        status = CLIENT_CLOSED_REQUEST
+        request_id = _request_id(scope)
+
+        async def marked_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, marked_send)
+        finally:
+            _log(scope, status, time.monotonic() - started_at, request_id)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
+            return bytes(value)
+    return f"req-{uuid4().hex}".encode()
+
+
+def _log(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+    level = logging.DEBUG if scope["path"] in FREE_PATHS else logging.INFO
+    path = scope["path"][:_MAX_PATH_CHARS]
+    logger.log(level, "%s %s %d %.1f ms %s", scope["method"], path, status, seconds * 1000, request_id.decode())

@@ -1,0 +1,149 @@
+"""Every error leaves as the same body, `{"error": {message, type, param, code}}`, with the status of its class."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vfastml.entrypoints.validation import first_problem
+from vfastml.errors import (
+    AuthenticationError,
+    InternalServerError,
+    InternalServerTooBusyError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RateLimitError,
+    RequestTooLargeError,
+    UserError,
+    VFastMLError,
+)
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT_RETRY_AFTER_S = 1.0
+_CLIENTS_RETRY = (429, 504)
+"""Statuses that client libraries retry unless told not to. A plain 500 is left to their judgement."""
+
+_OF_STATUS: dict[int, type[VFastMLError]] = {
+    401: AuthenticationError,
+    404: NotFoundError,
+    405: MethodNotAllowedError,
+    413: RequestTooLargeError,
+    429: RateLimitError,
+    503: InternalServerTooBusyError,
+}
+_SENTENCES = {404: "There is no such route.", 405: "This route does not take that HTTP method."}
+
+
+class ApiJSONResponse(JSONResponse):
+    """JSON, encoded by msgspec."""
+
+    def render(self, content: Any) -> bytes:
+        return msgspec.json.encode(content)
+
+
+def error_body(error: VFastMLError) -> dict[str, Any]:
+    """The envelope."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def error_response(error: VFastMLError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The whole response: envelope, status, and the headers that tell a client whether and when to try again."""
+    return ApiJSONResponse(error_body(error), error.status, {**_retry_headers(error), **(headers or {})})
+
+
+def shown_to_client(error: Exception) -> VFastMLError:
+    """The error itself if it is one of ours; else a fixed sentence, and the details in the log."""
+    if isinstance(error, VFastMLError):
+        return error
+    logger.error("A request failed with an unforeseen exception.", exc_info=error)
+    return InternalServerError("The server made a mistake while it handled the request.")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """What routes raise, our own errors and FastAPI's, leaves as the envelope. ErrorMiddleware sees to all the rest."""
+    app.add_exception_handler(VFastMLError, _on_own_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+class ErrorMiddleware:
+    """Answers whatever the layers inside raise. It sits inside the layer that logs and adds headers, so that the answer
+    to an unforeseen exception passes through it too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except Exception as error:
+            if started:
+                raise
+            await error_response(shown_to_client(error))(scope, receive, send)
+
+
+def _retry_headers(error: VFastMLError) -> dict[str, str]:
+    if error.status == 401:
+        return {"www-authenticate": "Bearer"}
+    if error.retryable:
+        seconds = _DEFAULT_RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
+        return {
+            "retry-after": str(max(1, math.ceil(seconds))),
+            "retry-after-ms": str(max(1, math.ceil(seconds * 1000))),
+        }
+    return {"x-should-retry": "false"} if error.status in _CLIENTS_RETRY else {}
+
+
+async def _on_own_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, VFastMLError)
+    return error_response(error)
+
+
+async def _on_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems: Sequence[Mapping[str, Any]] = error.errors()
+    # FastAPI's first element says which part of the request it is about: body, query, path ...
+    return error_response(first_problem(problems, skip=1))
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code < 200 or error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=headers)
+    return error_response(_as_own_error(error), headers)
+
+
+def _as_own_error(error: HTTPException) -> VFastMLError:
+    cls = _OF_STATUS.get(error.status_code, UserError if error.status_code < 500 else InternalServerError)
+    own = cls(_message_of(error))
+    own.status = error.status_code
+    return own
+
+
+def _message_of(error: HTTPException) -> str:
+    if error.detail == HTTPStatus(error.status_code).phrase:
+        return _SENTENCES.get(error.status_code, f"{error.detail}.")
+    return error.detail if isinstance(error.detail, str) else msgspec.json.encode(error.detail).decode()

@@ -1,0 +1,101 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, PlainValidator, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.entrypoints.auth import cache_salt
+from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_TOTAL_CHOICES
+from vfastml.entrypoints.openai import reply_styles, unsupported_fields
+from vfastml.entrypoints.openai.text_generation import answer
+from vfastml.entrypoints.openai.text_request import TextRequest
+from vfastml.entrypoints.routes import Route
+from vfastml.entrypoints.validation import parse_body
+from vfastml.errors import InvalidRequestError
+from vfastml.utils.api import gen_request_id
+
+_SHAPES = "must be a string, a list of strings, a list of token ids or a list of lists of token ids"
+_TOKEN_IDS = range(1 << 31)
+
+Prompt = str | list[int]
+
+
+def _as_prompts(value: Any) -> list[Prompt]:
+    if isinstance(value, str) or _is_token_ids(value):
+        return [value]
+    if not isinstance(value, list) or not value:
+        raise ValueError(_SHAPES)
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"there may be at most {MAX_PROMPTS} prompts")
+    if not (all(isinstance(prompt, str) for prompt in value) or all(map(_is_token_ids, value))):
+        raise ValueError(_SHAPES)
+    return value
+
+
+def _is_token_ids(value: Any) -> bool:
+    # Types are compared exactly, because a bool is an int; min and max are quicker than a loop over a million ids.
+    if not isinstance(value, list) or set(map(type, value)) != {int}:
+        return False
+    if len(value) > MAX_PROMPT_TOKENS:
+        raise ValueError(f"there may be at most {MAX_PROMPT_TOKENS} token ids in a prompt")
+    if min(value) not in _TOKEN_IDS or max(value) not in _TOKEN_IDS:
+        raise ValueError("a token id is out of range")
+    return True
+
+
+Prompts = Annotated[
+    list[Prompt],
+    PlainValidator(_as_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+]
+
+
+class CompletionsRequest(TextRequest):
+    """The body of a completions request; `prompt` is a list of prompts once it is checked."""
+
+    unsupported: ClassVar = unsupported_fields.COMPLETIONS
+    default_max_tokens: ClassVar[int | None] = 16
+
+    prompt: Prompts
+    echo: Annotated[bool | None, Field(description="Start the text with the prompt.")] = None
+
+    @model_validator(mode="after")
+    def _check_total_choices(self) -> CompletionsRequest:
+        if len(self.prompt) * self.choices() > MAX_TOTAL_CHOICES:
+            raise InvalidRequestError(f"Prompts times 'n' may be at most {MAX_TOTAL_CHOICES}.", param="n")
+        return self
+
+    def to_work(self, response_id: str, salt: str) -> list[TextGenerationReq]:
+        """One request for each prompt."""
+        return [self._work(f"{response_id}-{position}", prompt, salt) for position, prompt in enumerate(self.prompt)]
+
+    def _work(self, request_id: str, prompt: Prompt, salt: str) -> TextGenerationReq:
+        return TextGenerationReq(
+            request_id=request_id,
+            model_uri=self.model,
+            prompt=prompt if isinstance(prompt, str) else None,
+            prompt_token_ids=None if isinstance(prompt, str) else prompt,
+            sampling=self.sampling(),
+            n=self.choices(),
+            stream=bool(self.stream),
+            echo=bool(self.echo),
+            return_token_ids=bool(self.return_token_ids),
+            cache_salt=salt,
+        )
+
+
+def completions_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
+    """The built-in route."""
+
+    async def completions(request: Request) -> Response:
+        body = parse_body(await request.body(), CompletionsRequest)
+        response_id = gen_request_id("cmpl")
+        work = body.to_work(response_id, cache_salt(request.scope, body.cache_salt))
+        return await answer(engine, reply_styles.COMPLETION, response_id, body, work, keep_alive_s)
+
+    return Route("POST", "/v1/completions", completions, "Complete a text", CompletionsRequest)

@@ -1,0 +1,61 @@
+"""GET /v1/models and GET /v1/models/{id}."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.dispatch_replies import ServedModel
+from vfastml.entrypoints.http_errors import ApiJSONResponse
+from vfastml.entrypoints.routes import Route
+from vfastml.errors import ModelNotFoundError
+
+
+def models_routes(engine: DispatchEngine) -> list[Route]:
+    """The built-in routes."""
+
+    async def list_models(_: Request) -> Response:
+        return ApiJSONResponse({"object": "list", "data": list(_by_name(engine.models()).values())})
+
+    async def get_model(request: Request) -> Response:
+        name = request.path_params["id"]
+        for model in engine.models():
+            if name in (model.id, model.uri, *model.aliases):
+                return ApiJSONResponse(_model_body(name, model))
+        raise ModelNotFoundError("There is no model of that name.", param="model")
+
+    return [
+        Route("GET", "/v1/models", list_models, "List the models"),
+        Route("GET", "/v1/models/{id:path}", get_model, "Describe a model"),
+    ]
+
+
+def _by_name(models: Iterable[ServedModel]) -> dict[str, dict[str, Any]]:
+    """The names to show; of servers that serve the same name, the first one's model."""
+    named: dict[str, dict[str, Any]] = {}
+    for model in models:
+        for name in _names(model):
+            named.setdefault(name, _model_body(name, model))
+    return named
+
+
+def _names(model: ServedModel) -> Iterator[str]:
+    # The uri is a name too, but it may be a path of the model server's machine: accepted, and not shown.
+    yield model.id
+    yield from (alias for alias in model.aliases if alias != model.uri)
+
+
+def _model_body(name: str, model: ServedModel) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "vfastml",
+        "root": model.id,
+        "parent": None,
+        "max_model_len": model.max_model_len,
+    }

@@ -1,0 +1,116 @@
+"""Answers of the engine as OpenAI bodies, whole or as the events of a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from vfastml.engine.dispatch_replies import Accepted, Delta, Usage
+from vfastml.engine.dispatch_task import DispatchRequestResult, TextGenerationResult
+from vfastml.entrypoints.openai.reply_styles import Choice, ReplyStyle
+from vfastml.entrypoints.streaming import event
+
+Body = dict[str, Any]
+
+
+def whole_body(style: ReplyStyle, response_id: str, results: Sequence[DispatchRequestResult]) -> Body:
+    """The body for results that all succeeded, one for each prompt, in order."""
+    answers: list[TextGenerationResult] = [result.result for result in results]
+    body = {
+        **_head(style.object, response_id, results[0].model),
+        "service_tier": None,
+        "choices": [choice for position, answer in enumerate(answers) for choice in _choices(style, position, answer)],
+        "usage": usage_body(answer.usage for answer in answers),
+    }
+    return {**body, **_prompt_ids([answer.prompt_token_ids for answer in answers])}
+
+
+def usage_body(usages: Iterable[Usage]) -> Body:
+    """The tokens of all prompts together."""
+    prompt = completion = cached = 0
+    for usage in usages:
+        prompt += usage.prompt_tokens
+        completion += usage.completion_tokens
+        cached += usage.cached_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+class ReplyEvents:
+    """The events of one streamed response. id, created and model are the same in all of them."""
+
+    def __init__(
+        self,
+        style: ReplyStyle,
+        response_id: str,
+        model: str | None,
+        accepted: Sequence[Accepted],
+        *,
+        choices_per_prompt: int,
+        with_usage: bool,
+    ) -> None:
+        self._style = style
+        self._head = _head(style.chunk_object, response_id, model)
+        self._prompt_ids = [one.prompt_token_ids for one in accepted]
+        self._choices_per_prompt = choices_per_prompt
+        self._with_usage = with_usage
+        self._opened: set[int] = set()
+
+    def delta(self, position: int, delta: Delta) -> bytes:
+        """What to send for a delta of the prompt at that position; nothing when it has no text yet."""
+        index = position * self._choices_per_prompt + delta.index
+        chunks = [self._chunk(choice) for choice in self._style.pieces(index, delta)]
+        if chunks and index not in self._opened:
+            chunks = self._opened_with(index, position, chunks)
+        return b"".join(event(chunk) for chunk in chunks)
+
+    def usage(self, usages: Iterable[Usage]) -> bytes:
+        """The chunk before the end; nothing unless it was asked for."""
+        return event({**self._head, "choices": [], "usage": usage_body(usages)}) if self._with_usage else b""
+
+    def _opened_with(self, index: int, position: int, chunks: list[Body]) -> list[Body]:
+        opening = self._style.opening(index)
+        if opening is not None:
+            chunks = [self._chunk(opening), *chunks]
+        if self._style.prompt_ids_in_choices and self._prompt_ids[position] is not None:
+            chunks[0]["choices"][0]["prompt_token_ids"] = self._prompt_ids[position]
+        if not self._opened:
+            chunks[0].update(_prompt_ids(self._prompt_ids))
+        self._opened.add(index)
+        return chunks
+
+    def _chunk(self, choice: Choice) -> Body:
+        chunk = {**self._head, "choices": [choice]}
+        if self._with_usage:
+            chunk["usage"] = None
+        return chunk
+
+
+def _choices(style: ReplyStyle, position: int, answer: TextGenerationResult) -> Iterable[Choice]:
+    for choice in answer.choices:
+        body = style.whole(position * len(answer.choices) + choice.index, choice)
+        if style.prompt_ids_in_choices and answer.prompt_token_ids is not None:
+            body["prompt_token_ids"] = answer.prompt_token_ids
+        yield body
+
+
+def _head(kind: str, response_id: str, model: str | None) -> Body:
+    return {
+        "id": response_id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model or "",
+        "system_fingerprint": None,
+    }
+
+
+def _prompt_ids(of_prompts: Sequence[list[int] | None]) -> Body:
+    """At the top of the response, where there is one prompt only."""
+    if len(of_prompts) != 1 or of_prompts[0] is None:
+        return {}
+    return {"prompt_token_ids": of_prompts[0]}

@@ -1,0 +1,151 @@
+"""Fields of the OpenAI, vLLM and SGLang dialects that would change the answer and that this server does not honour.
+
+Left out of a request, null, or at a value that asks for nothing, they are accepted; anything else is refused by name.
+Fields that appear neither here nor in a schema (`user`, `metadata`, `store`, ...) do not change the text: ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vfastml.errors import UnsupportedError
+
+NeutralValues = Mapping[str, tuple[Any, ...]]
+"""Field name -> the values, besides null, that ask for nothing."""
+
+_SAMPLING: NeutralValues = {
+    "allowed_token_ids": ([],),
+    "bad_words": ([],),
+    "custom_logit_processor": (),
+    "custom_params": ({},),
+    "frequency_penalty": (0,),
+    "include_stop_str_in_output": (False,),
+    "logit_bias": ({},),
+    "logits_processors": ([],),
+    "min_p": (0,),
+    "no_stop_trim": (False,),
+    "presence_penalty": (0,),
+    "repetition_detection": ({},),
+    "repetition_penalty": (1,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_regex": ([], ""),
+    "stop_token_ids": ([],),
+    "thinking_token_budget": (),
+    "typical_p": (1,),
+    "vllm_xargs": ({},),
+}
+
+_BEAMS: NeutralValues = {
+    "beam_width": (1,),
+    "best_of": (1,),
+    "early_stopping": (False,),
+    "length_penalty": (1,),
+    "use_beam_search": (False,),
+}
+
+_GRAMMARS: NeutralValues = {
+    "ebnf": ("",),
+    "guided_choice": ([],),
+    "guided_decoding_backend": (),
+    "guided_grammar": ("",),
+    "guided_json": ({},),
+    "guided_json_object": (False,),
+    "guided_regex": ("",),
+    "guided_whitespace_pattern": (),
+    "json_schema": ({}, ""),
+    "regex": ("",),
+    "response_format": ({"type": "text"}, {}),
+    "structural_tag": ({}, ""),
+    "structured_outputs": ({},),
+}
+
+_PROMPT: NeutralValues = {
+    "input_embeds": ([],),
+    "lora_path": ([], ""),
+    "prompt_embeds": ([],),
+    "truncate_prompt_tokens": (),
+}
+
+_REPORTING: NeutralValues = {
+    "logprob_start_len": (-1,),
+    "prompt_logprobs": (False,),
+    "return_hidden_states": (False,),
+    "return_logprob": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "top_logprobs_num": (0,),
+}
+
+_SCHEDULING: NeutralValues = {"priority": (0,)}
+
+_TEMPLATE: NeutralValues = {
+    "add_generation_prompt": (True,),
+    "chat_template": ("",),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "mm_processor_kwargs": ({},),
+}
+
+_TOOLS: NeutralValues = {
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+}
+
+# An empty `web_search_options` asks for a search, so {} is not neutral there.
+_SERVICES: NeutralValues = {
+    "audio": ({},),
+    "modalities": (["text"], []),
+    "moderation": ({},),
+    "web_search_options": (),
+}
+
+# Reasoning is never split off: it stays in the content.
+_REASONING: NeutralValues = {"include_reasoning": (True,), "separate_reasoning": (False,)}
+
+_GENERATION: NeutralValues = {**_SAMPLING, **_BEAMS, **_GRAMMARS, **_PROMPT, **_REPORTING, **_SCHEDULING}
+
+CHAT: NeutralValues = {
+    **_GENERATION,
+    **_TEMPLATE,
+    **_TOOLS,
+    **_SERVICES,
+    **_REASONING,
+    "add_special_tokens": (False,),
+    "echo": (False,),
+    "logprobs": (False,),
+    "suffix": ("",),
+    "top_logprobs": (0,),
+}
+
+COMPLETIONS: NeutralValues = {
+    **_GENERATION,
+    "add_special_tokens": (True,),
+    # Here 0 is a number of alternatives, and asks for the chosen token's own.
+    "logprobs": (False,),
+    "suffix": ("",),
+}
+
+TOKENIZE: NeutralValues = {
+    **_TEMPLATE,
+    **_TOOLS,
+    "return_token_strs": (False,),
+    "truncate_prompt_tokens": (),
+}
+
+
+def refuse_unsupported(body: Mapping[str, Any], table: NeutralValues) -> None:
+    """Raises UnsupportedError for the first field of `body` that asks for something in `table`."""
+    for name, value in body.items():
+        if name in table and not _is_neutral(value, table[name]):
+            raise UnsupportedError(f"'{name}' with this value is not supported by this server.", param=name)
+
+
+def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
+    # False == 0 in Python, but `logprobs: 0` is a question and `logprobs: false` is not.
+    return value is None or any(
+        value == candidate and isinstance(value, bool) == isinstance(candidate, bool) for candidate in neutral
+    )

@@ -1,0 +1,111 @@
+"""A gateway as a process: its socket, its signals, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from vfastml.entrypoints.drain import DrainGate
+from vfastml.entrypoints.http_protocol import BoundedHttpProtocol
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_IDLE_CONNECTION_S = 75
+"""Longer than the 60 s of common load balancers, so that we never close a connection that they are about to use."""
+_LAST_WORDS_S = 1
+"""For responses to get out once their requests have been failed."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; `port` 0 takes a free one. Raises OSError when it cannot be had."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect. Names other than localhost are taken to be reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn, with signals of our own. On the first one the gate closes: new requests are refused while open ones go
+    on, for `drain_timeout_s`; then `fail_open` ends the rest. A second one ends the grace time. Both exit with 0."""
+
+    def __init__(
+        self, app: ASGIApp, gate: DrainGate, drain_timeout_s: float, fail_open: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http=BoundedHttpProtocol,
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=_IDLE_CONNECTION_S,
+                timeout_graceful_shutdown=_LAST_WORDS_S,
+            )
+        )
+        self._gate = gate
+        self._drain_timeout_s = drain_timeout_s
+        self._fail_open = fail_open
+        self._grace: asyncio.Task[bool] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own version kills the process with the signal at the end, and refuses connections at its start."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for signal_number in _SIGNALS:
+            loop.add_signal_handler(signal_number, self._on_signal)
+        try:
+            yield
+        finally:
+            for signal_number in _SIGNALS:
+                loop.remove_signal_handler(signal_number)
+
+    def _on_signal(self) -> None:
+        if self._grace is None:
+            self._gate.close()
+            self._grace = asyncio.create_task(self._gate.wait_idle(self._drain_timeout_s))
+            self._draining = asyncio.create_task(self._drain(self._grace))
+        else:
+            self._grace.cancel()
+
+    async def _drain(self, grace: asyncio.Task[bool]) -> None:
+        logger.info("Shutting down: %d open requests.", self._gate.open_requests)
+        await asyncio.wait([grace])
+        if grace.cancelled() or not grace.result():
+            logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
+            await self._fail_open()
+            await self._gate.wait_idle(_LAST_WORDS_S)
+        self.should_exit = True
