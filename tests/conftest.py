@@ -1,4 +1,4 @@
-"""What tests share: models (tiny random ones made on the spot, the built-in one from the user's cache), and services."""
+"""What tests share: models (tiny random ones, made on the spot, and the built-in one) and running services."""
 
 from __future__ import annotations
 

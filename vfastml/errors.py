@@ -1,13 +1,13 @@
-"""One tree of errors. Each class knows its HTTP status, its OpenAI `type` and `code`, and whether trying again can help.
+"""One tree of errors. Each class knows its HTTP status, its OpenAI `type` and `code`, and whether a retry can help.
 
-The same classes are raised in the gateway and in the model servers; `kind` is the name under which an error crosses the wire.
+The same classes are raised in the gateway and in the model servers; `kind` is an error's name on the wire.
 """
 
 from __future__ import annotations
 
 
 class VFastMLError(Exception):
-    """Base of every error that may reach a client. `message` is written for that client: no paths, no input echoed back."""
+    """Base of every error that may reach a client. `message` is written for it: no paths, no input echoed back."""
 
     status = 500
     type = "server_error"

@@ -64,8 +64,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Status(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
-    """The beat: every 200 ms, and soon after the load changed. Sent by the I/O thread even when a step hangs, so it says
-    how long the current step has been under way."""
+    """The beat: every 200 ms, and soon after the load changed. Sent by the I/O thread even when a step hangs, so it
+    says how long the current step has been under way."""
 
     phase: str
     """`ready`, `draining`, or what loading is busy with."""

@@ -1,6 +1,6 @@
 """What a gateway may ask of a model server. Fields are only ever appended, with defaults.
 
-Every struct here crosses the wire as msgpack (see wire.py); only plain values, text and bytes, never objects or tensors.
+Every struct here crosses the wire as msgpack (see wire.py): plain values, text and bytes, never objects or tensors.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ MAX_MESSAGE_BYTES = 64 << 20
 
 HEARTBEAT_INTERVAL_MS = 200
 HEARTBEAT_TIMEOUT_MS = 600
-"""A frozen or unreachable peer is disconnected after this. libzmq's own threads answer, so a busy Python process is safe."""
+"""A frozen or unreachable peer is disconnected after this. libzmq's own threads answer: a busy interpreter is safe."""
 
 SEND_QUEUE_MESSAGES = 1000
 
@@ -62,7 +62,7 @@ def decode_reply(frame: bytes) -> Reply:
 
 
 def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -> zmq.Socket[bytes]:
-    """A model server's socket. `port` 0 takes a free one (see `bound_port`). Raises zmq.ZMQError when the port is taken.
+    """A model server's socket. `port` 0 takes a free one (see `bound_port`). Raises zmq.ZMQError if the port is taken.
 
     ROUTER_MANDATORY turns a vanished gateway into EHOSTUNREACH instead of silence.
     """
@@ -82,9 +82,8 @@ def bound_port(socket: zmq.Socket[bytes]) -> int:
 
 
 def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
-    """Sets the options of a gateway's DEALER and connects it; the caller makes the socket, so that it can be an asyncio one,
-    and its monitor, so that no event is missed. `identity` must be new for every session: a ROUTER does not hear a second
-    peer of the same name.
+    """Sets the options of a gateway's DEALER and connects it; the caller makes the socket and its monitor, so that no
+    event is missed. `identity` must be new for every session: a ROUTER does not hear a second peer of the same name.
 
     IMMEDIATE turns a server that is not there into EAGAIN instead of a black hole.
     """
