@@ -106,7 +106,7 @@ class StopStrings:
         text = self._held + text
         found = [place for stop in self._stop if (place := _find(text, stop, num_old))]
         if honoured and found:
-            end, start, stop = min(found)
+            _, start, stop = min(found)
             self._held = ""
             return text[:start], stop
         held = max(_overlap(text, stop) for stop in self._stop)

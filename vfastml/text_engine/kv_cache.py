@@ -11,7 +11,6 @@ import numpy as np
 import psutil
 import torch
 
-
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 62
 
@@ -65,7 +64,7 @@ class KVCache:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy leaves zeroing to the system, page by page at first use; torch would write gigabytes before the first request
+    # numpy leaves zeroing to the system, page by page at first use; torch would write gigabytes at the start
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
 
 

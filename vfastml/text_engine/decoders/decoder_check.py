@@ -35,7 +35,9 @@ def check_decoder(decoder: HFDecoder) -> None:
         error = (logits - expected).norm() / expected.norm()
         tolerance = 1e-3 if decoder.dtype == torch.float32 else 5e-2
         if not error <= tolerance:
-            raise UnsupportedError(f"{decoder.name} computes something else with paged attention (error {float(error):.1%}).")
+            raise UnsupportedError(
+                f"{decoder.name} computes something else with paged attention (error {float(error):.1%})."
+            )
 
 
 def _paged_logits(decoder: HFDecoder, prompts: list[list[int]]) -> list[torch.Tensor]:
