@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.service import Service, running
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in a test may depend on a hub
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as vfastml.text_engine does, for tests that load torch before it
 
 
 @pytest.fixture(scope="session")
