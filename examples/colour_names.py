@@ -5,8 +5,8 @@ Run `python examples/colour_names.py`, and in another shell `python examples/col
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ import torch
 from vfastml import OneShotModelServer, OneShotReq
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.errors import InvalidRequestError
+from vfastml.utils.api import gen_request_id
 
-PORT = 6501
 COLOURS = {
     "red": (230, 30, 30),
     "orange": (255, 140, 0),
@@ -39,11 +39,11 @@ class ColourNames(OneShotModelServer):
         return [self.names[nearest] for nearest in torch.cdist(points, self.points).argmin(dim=1).tolist()]
 
 
-async def ask(colours: list[list[float]]) -> None:
+async def ask(colours: list[list[float]], port: int) -> None:
     """Sends all colours at once: the server makes one batch of them."""
-    engine = DispatchEngine([f"tcp://127.0.0.1:{PORT}"])
+    engine = DispatchEngine([f"tcp://127.0.0.1:{port}"])
     await engine.start()
-    tasks = [engine.dispatch(OneShotReq(request_id=f"colour-{n}", inputs=rgb)) for n, rgb in enumerate(colours)]
+    tasks = [engine.dispatch(OneShotReq(request_id=gen_request_id("colour"), inputs=rgb)) for rgb in colours]
     for rgb, task in zip(colours, tasks, strict=True):
         answer = await task.get_result()
         print(rgb, answer.result if answer.succeeded() else answer.error)
@@ -51,7 +51,11 @@ async def ask(colours: list[list[float]]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        asyncio.run(ask([[float(number) for number in text.split(",")] for text in sys.argv[1:]]))
+    parser = argparse.ArgumentParser(description="A server of colour names or, given colours, its client.")
+    parser.add_argument("colours", nargs="*", metavar="R,G,B", type=lambda text: [float(n) for n in text.split(",")])
+    parser.add_argument("--port", type=int, default=6501)
+    args = parser.parse_args()
+    if args.colours:
+        asyncio.run(ask(args.colours, args.port))
     else:
-        ColourNames("colour_names", "colour-names", model_device="cpu", rpc_port=PORT).run_forever()
+        ColourNames("colour_names", "colour-names", model_device="cpu", rpc_port=args.port).run_forever()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from collections.abc import Iterator, Sequence
 
 from prebuilt_apps.openai import api_server, model_server
 from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags
+from vfastml.utils.logging import configure_logging
+
+logger = logging.getLogger("vfastml.prebuilt_apps.openai")
 
 _POLL_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The last one comes when the terminal is closed: the processes, in groups of their own, would not get it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,32 +40,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Starts both, and stops both when one ends or a signal comes. Returns the exit status of the one that ended by
     itself, or 0."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = build_parser().parse_args(arguments)
-    with _signals_noted() as signals:
-        # groups of their own: Ctrl-C reaches this process alone, which passes it on once
-        processes = [subprocess.Popen(command, process_group=0) for command in _commands(arguments, options)]
-        try:
-            while not signals and all(process.poll() is None for process in processes):
-                time.sleep(_POLL_S)
-            status = next((process.returncode for process in processes if process.returncode is not None), 0)
-            _stop(processes, signals)
-        finally:
-            for process in processes:
-                process.kill()
-    return 0 if signals else status if status >= 0 else 128 - status
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.rpc_port == 0:
+        parser.error("the gateway has to know the --rpc-port: 0 is for a model server alone")
+    configure_logging(options.log_level)
+    with _signals_noted() as signals, contextlib.ExitStack() as stack:
+        processes = {}
+        for name, command in _commands(arguments, options).items():
+            # groups of their own: Ctrl-C reaches this process alone, which passes it on once
+            processes[name] = subprocess.Popen(command, process_group=0)
+            stack.callback(processes[name].kill)
+        ended = _first_end(processes, signals)
+        _stop(list(processes.values()), signals)
+    if ended is None:
+        return 0
+    status = processes[ended].returncode
+    return status if status >= 0 else 128 - status
 
 
-def _commands(arguments: list[str], options: argparse.Namespace) -> list[list[str]]:
+def _first_end(processes: dict[str, subprocess.Popen[bytes]], signals: list[int]) -> str | None:
+    """The process that ends by itself, or None when a signal comes first."""
+    while not signals:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                logger.error("the %s has ended with status %d: stopping", name, process.returncode)
+                return name
+        time.sleep(_POLL_S)
+    return None
+
+
+def _commands(arguments: list[str], options: argparse.Namespace) -> dict[str, list[str]]:
     """What one parser does not know is the other's: both together know every flag."""
     _, for_model_server = api_server.build_parser().parse_known_args(arguments)
     _, for_gateway = model_server.build_parser().parse_known_args(arguments)
     both = ["--log-level", options.log_level, "--drain-timeout", str(options.drain_timeout)]
     both += ["--insecure"] if options.insecure else []
-    endpoint = f"tcp://{options.rpc_host}:{options.rpc_port}"
-    return [
-        [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
-        [sys.executable, "-m", api_server.__name__, *for_gateway, *both, "--model-server", endpoint],
-    ]
+    host = f"[{options.rpc_host}]" if ":" in options.rpc_host else options.rpc_host
+    endpoint = f"tcp://{host}:{options.rpc_port}"
+    return {
+        "model server": [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
+        "gateway": [sys.executable, "-m", api_server.__name__, *for_gateway, *both, "--model-server", endpoint],
+    }
 
 
 @contextlib.contextmanager

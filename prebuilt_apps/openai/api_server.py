@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags
+from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags, port
 from vfastml.entrypoints.api_server import FastMLServer
 from vfastml.entrypoints.gateway_config import GatewayConfig
 
@@ -15,7 +15,7 @@ _DEFAULTS = GatewayConfig()
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The gateway's own flags; their defaults are GatewayConfig's."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=_port, default=8080, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--port", type=port, default=8080, help="port to listen on; 0 takes a free one")
     parser.add_argument(
         "--model-server",
         action="append",
@@ -60,13 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     FastMLServer.run(options.host, options.port)
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port < 1 << 16:
-        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
-    return port
 
 
 if __name__ == "__main__":

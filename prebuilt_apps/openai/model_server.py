@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import signal
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags
+from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags, port
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.text_engine.engine_config import EngineConfig, parse_memory
+from vfastml.utils.logging import configure_logging
+
+logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
@@ -19,7 +25,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
     add("--rpc-host", default="127.0.0.1", help="address that gateways connect to")
-    add("--rpc-port", type=int, default=6500, help="port that gateways connect to")
+    add("--rpc-port", type=port, default=6500, help="port that gateways connect to; 0 takes a free one")
     add("--max-model-len", type=_positive, metavar="TOKENS", help="of prompt and answer together; default: the model's")
     add("--max-num-seqs", type=_positive, metavar="N", help="sequences in the running batch; default 64, on a GPU 256")
     add(
@@ -66,7 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs until SIGTERM or Ctrl-C."""
     args = build_parser().parse_args(argv)
-    # loads torch and transformers: seconds that --help and a wrong flag need not wait for
+    configure_logging(args.log_level)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit())  # until run_forever owns them
+    logger.info("loading torch and transformers")
+    # seconds that --help and a wrong flag need not wait for
     server_class = import_module("vfastml.models_servers.model_server_text_hf").TextGenerationModelServerHF
     server_class(
         model_uri=args.model_uri,

@@ -16,6 +16,14 @@ class HelpWithDefaults(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+def port(text: str) -> int:
+    """The type of a flag that is a port; 0 takes a free one."""
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    return number
+
+
 def add_process_flags(parser: argparse._ActionsContainer) -> None:
     """How the process binds, ends and logs."""
     add = parser.add_argument

@@ -18,10 +18,10 @@ from tests.e2e.service import Service, wait_until
 LONG: dict[str, Any] = {"model": "tiny", "prompt": "x", "max_tokens": 3000, "ignore_eos": True, "stream": True}
 
 
-async def last_event(client: httpx.AsyncClient) -> tuple[float, Any]:
+async def last_event(client: httpx.AsyncClient, **fields: Any) -> tuple[float, Any]:
     """When a stream ended, and the last event before that."""
     event: Any = None
-    async with client.stream("POST", "/v1/completions", json=LONG) as response:
+    async with client.stream("POST", "/v1/completions", json=LONG | fields) as response:
         assert response.status_code == 200
         async for line in response.aiter_lines():
             if line.startswith("data: "):
@@ -65,7 +65,7 @@ def test_lost_model_server_ends_every_stream_and_a_new_one_takes_over(
 def test_sigterm_finishes_what_runs_and_refuses_what_comes(tiny_service: Service) -> None:
     async def run() -> tuple[list[Any], httpx.Response]:
         async with httpx.AsyncClient(base_url=tiny_service.url, timeout=60) as client:
-            streams = [asyncio.create_task(last_event(client)) for _ in range(8)]
+            streams = [asyncio.create_task(last_event(client, max_tokens=400)) for _ in range(8)]
             while (await client.get("/load")).json()["running"] < 8:
                 await asyncio.sleep(0.02)
             assert tiny_service.model_server is not None

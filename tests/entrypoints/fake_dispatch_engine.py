@@ -139,6 +139,10 @@ class FakeDispatchEngine:
     def is_ready(self) -> bool:
         return self.ready
 
+    async def wait_ready(self) -> None:
+        if not self.ready:
+            await asyncio.Event().wait()
+
     def startup(self) -> Startup:
         return Startup(self.ready, "ready" if self.ready else "weights", None if self.ready else 0.25, 3.5)
 

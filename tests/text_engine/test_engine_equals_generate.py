@@ -25,9 +25,7 @@ def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int,
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral"])
 @pytest.mark.parametrize("budget", [7, 64])
-def test_packed_chunked_preempted_and_shared_equals_alone(
-    tiny_models: dict[str, Path], name: str, budget: int
-) -> None:
+def test_packed_chunked_preempted_and_shared_equals_alone(tiny_models: dict[str, Path], name: str, budget: int) -> None:
     driver = EngineDriver.load(
         tiny_models[name],
         dtype="float32",

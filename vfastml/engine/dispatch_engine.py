@@ -55,6 +55,7 @@ class DispatchEngine:
         self._connections: dict[str, ServerConnection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._was_ready = asyncio.Event()
 
     async def start(self) -> None:
         """Start connecting to every server. Returns at once: `startup` tells how far they are."""
@@ -114,6 +115,10 @@ class DispatchEngine:
         """Whether at least one server is live, and each known model has a live one."""
         return self._table.is_ready()
 
+    async def wait_ready(self) -> None:
+        """Waits until `is_ready` holds for the first time."""
+        await self._was_ready.wait()
+
     def startup(self) -> Startup:
         """Done once any server has said Hello; until then, what is being waited for."""
         return self._table.startup(self._clock())
@@ -127,7 +132,8 @@ class DispatchEngine:
 
     def on_disconnected(self, endpoint: str) -> None:
         """Moves or fails what was open there."""
-        _log.warning("The model server at %s is gone.", endpoint)
+        draining = self._table.state(endpoint) is ServerState.DRAINING
+        _log.log(logging.INFO if draining else logging.WARNING, "The model server at %s is gone.", endpoint)
         self._table.on_lost(endpoint)
         self._requests.move_from(endpoint)
         self._requests.flush_held()
@@ -167,6 +173,8 @@ class DispatchEngine:
         self._table.on_hello(endpoint, hello, self._clock())
         if self._table.state(endpoint) is not before:
             self._log_hello(endpoint, hello)
+        if self.is_ready():
+            self._was_ready.set()
         self._requests.flush_held()
 
     def _log_hello(self, endpoint: str, hello: Hello) -> None:

@@ -56,6 +56,7 @@ class ServerConnection:
         self._listener = listener
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._connected = False
         self._reopening: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -72,16 +73,14 @@ class ServerConnection:
 
     def send(self, frame: bytes) -> bool:
         """Whether the frame is on its way; False: not connected, or the peer does not keep up. Never waits."""
-        if self._socket is None:
+        if self._socket is None or not self._connected:
             return False
         try:
-            # Reading EVENTS makes libzmq notice a peer that has just connected, which a send alone may still refuse.
-            self._socket.getsockopt(zmq.EVENTS)
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:
             return False
         finally:
-            # Both calls may take the signal of an arrived frame off the descriptor that the loop watches.
+            # A send may take the signal of an arrived frame off the descriptor that the loop watches.
             self._read_later_if_any()
         return True
 
@@ -106,6 +105,7 @@ class ServerConnection:
     def _read_events(self) -> None:
         while (event := self._next_event()) is not None:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = True
                 self._tell(self._listener.on_connected, self.endpoint)
             else:
                 self._on_disconnected()
@@ -134,6 +134,7 @@ class ServerConnection:
             self._reopening = asyncio.get_running_loop().call_later(_RETRY_OPEN_AFTER_S, self._reopen)
 
     def _close_session(self) -> None:
+        self._connected = False
         if self._socket is not None:
             self._socket.disable_monitor()
         for socket in (self._monitor, self._socket):

@@ -85,11 +85,11 @@ def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
     """Sets the options of a gateway's DEALER and connects it; the caller makes the socket and its monitor, so that no
     event is missed. `identity` must be new for every session: a ROUTER does not hear a second peer of the same name.
 
-    IMMEDIATE turns a server that is not there into EAGAIN instead of a black hole.
+    A send while nobody is connected would wait in the queue, so the caller has to know from the monitor whether there is
+    a session. (IMMEDIATE would refuse it, but also drops what has arrived and is unread when the server goes.)
     """
     _with_options(socket)
     socket.setsockopt(zmq.IDENTITY, identity.encode())
-    socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     socket.connect(endpoint)

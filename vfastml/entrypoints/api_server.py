@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ class Gateway:
         self._app: FastAPI | None = None
         self._gate = DrainGate()
         self._built = False
+        self._advice: str | None = None
+        """How to call what `run` serves, shown once a model is there to answer."""
 
     @property
     def app(self) -> FastAPI:
@@ -82,7 +85,9 @@ class Gateway:
             sys.exit(f"Cannot listen on {host} port {port}: {error.strerror}.")
         server = GatewayServer(self.build(), self._gate, config.drain_timeout_s, self.dispatch_engine.close)
         with listener:
-            _greet(host, listener.getsockname()[1], with_key=bool(config.api_keys))
+            url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+            _say(f"VFastML listens on {url}")
+            self._advice = _curl(url, with_key=bool(config.api_keys))
             server.run(sockets=[listener])
 
     def _add_routes(self) -> None:
@@ -109,22 +114,29 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self.dispatch_engine.start()
+        advising = asyncio.create_task(self._advise_when_ready())
         try:
             yield
         finally:
+            advising.cancel()
             await self.dispatch_engine.close()
+
+    async def _advise_when_ready(self) -> None:
+        await self.dispatch_engine.wait_ready()
+        if self._advice is not None:
+            _say(f"Try: {self._advice}")
 
 
 FastMLServer = Gateway()
 """The gateway of this process."""
 
 
-def _greet(host: str, port: int, with_key: bool) -> None:
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def _curl(url: str, *, with_key: bool) -> str:
     key = " -H 'Authorization: Bearer YOUR_KEY'" if with_key else ""
-    sys.stdout.write(
-        f"VFastML listens on {url}\n"
-        f"Try: curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key}"
-        """ -d '{"messages": [{"role": "user", "content": "Hello!"}]}'\n"""
-    )
+    body = """{"messages": [{"role": "user", "content": "Hello!"}]}"""
+    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

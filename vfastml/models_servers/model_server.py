@@ -11,6 +11,7 @@ import queue
 import secrets
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -20,10 +21,11 @@ from typing import Any, NoReturn
 import zmq
 
 from vfastml.engine import wire
-from vfastml.engine.dispatch_replies import Failed, Hello, Limits, Load, ServedModel
+from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import WorkReq
-from vfastml.errors import InternalServerTooBusyError, VFastMLError
-from vfastml.models_servers.server_link import Answer, Cancelled, InboxItem, ServerLink, Wake, Work, WorkReply
+from vfastml.errors import VFastMLError
+from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
+from vfastml.models_servers.unsent_replies import Answer, WorkReply
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 EXIT_START_FAILED = 1
 EXIT_ENGINE_FATAL = 70
 """EX_SOFTWARE: the model's thread broke; a supervisor should start the process again."""
+
+_LOOK_AGAIN_S = 0.05
+"""While draining: how often to ask whether all has been said."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -72,7 +77,7 @@ class ModelServer:
         self._link = ServerLink(rpc_host, rpc_port, self.prepare)
         self._inbox = self._link.inbox
         self._phase = "starting"
-        self._stop_after_s: float | None = None
+        self._stop_at_s: float | None = None
 
     # -- what a kind of server fills in
 
@@ -103,7 +108,7 @@ class ModelServer:
         raise TypeError(f"{type(self).__name__} must define step()")
 
     def close(self) -> None:
-        """Lets go of what `load` took."""
+        """Lets go of what `load` took; not called if that failed."""
 
     def served_models(self) -> list[ServedModel]:
         """The models of Hello: the first name is the id, the others aliases; clients may use the uri too."""
@@ -137,17 +142,25 @@ class ModelServer:
         configure_logging(self.log_level)
         # A busy Python thread otherwise keeps the interpreter from the others for 5 ms at a time.
         sys.setswitchinterval(1e-4)
-        self._open_link()
         self._own_signals()
         try:
+            self._open_link()
             self._load_and_greet()
+            self._serve()
+        finally:
+            self._link.close()
+            if self._link.is_ready:
+                self.close()
+
+    def _serve(self) -> None:
+        try:
             while not self._is_done():
                 self._wait_for_work()
                 if self.due_in_s() == 0:
                     self._step()
-        finally:
-            self._link.close()
-            self.close()
+        except Exception:
+            logger.critical("the model's thread broke; exiting with status %d", EXIT_ENGINE_FATAL, exc_info=True)
+            raise SystemExit(EXIT_ENGINE_FATAL) from None
 
     def _open_link(self) -> None:
         if self.rpc_host not in _LOOPBACK and not self.insecure:
@@ -164,41 +177,43 @@ class ModelServer:
         began = time.monotonic()
         try:
             self.load()
+            hello = self._hello()
+            self._link.send([], self.current_load())
+            self._link.ready(hello)
         except (StartError, VFastMLError) as error:
             _exit_at_start(str(error))
-        except OSError as error:
-            _exit_at_start(f"the model could not be loaded: {error}")
+        except Exception as error:  # whatever a library raises at a model that it cannot read
+            logger.debug("loading failed here", exc_info=True)
+            _exit_at_start(
+                f"{self.model_uri} failed while {self._phase} ({type(error).__name__}: {_one_line(error)}): fetch the "
+                "model again or choose another one; --log-level debug shows where it failed"
+            )
+        logger.info("%s is ready after %.1f s", hello.models[0].id, time.monotonic() - began)
+
+    def _hello(self) -> Hello:
         device, dtype = self.device_and_dtype()
-        models = self.served_models()
-        self._link.send([], self.current_load())
-        self._link.ready(
-            Hello(wire.PROTOCOL, secrets.token_hex(8), self.model_type, models, self.limits(), device, dtype)
+        server_id = secrets.token_hex(8)
+        return Hello(
+            wire.PROTOCOL, server_id, self.model_type, self.served_models(), self.limits(), device=device, dtype=dtype
         )
-        logger.info("%s is ready after %.1f s", models[0].id, time.monotonic() - began)
 
     def _is_done(self) -> bool:
-        if self._stop_after_s is None:
+        if self._stop_at_s is None:
             return False
-        if self._link.num_open and time.monotonic() < self._stop_after_s:
-            return False
-        self._fail_open_requests()
-        return True
+        return self._link.is_idle or time.monotonic() >= self._stop_at_s
 
     def _step(self) -> None:
         self._link.step_begins()
-        try:
-            replies = self.step()
-        except Exception:
-            logger.critical("the model's thread broke; exiting with status %d", EXIT_ENGINE_FATAL, exc_info=True)
-            raise SystemExit(EXIT_ENGINE_FATAL) from None
+        replies = list(self.step())
         self._link.step_ended()
         self._link.send(replies, self.current_load())
 
     def _wait_for_work(self) -> None:
         """Takes all that has come in; sleeps first if nothing is due."""
         due = self.due_in_s()
-        if self._stop_after_s is not None:
-            due = min(0.1 if due is None else due, 0.1)  # the last reply leaves on the other thread: look again
+        if self._stop_at_s is not None:
+            # The last reply leaves on the other thread: look again.
+            due = _LOOK_AGAIN_S if due is None else min(due, _LOOK_AGAIN_S)
         try:
             self._take(self._inbox.get(timeout=due) if due != 0 else self._inbox.get_nowait())
             while True:
@@ -221,21 +236,19 @@ class ModelServer:
             signal.signal(signal.SIGINT, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self._stop_after_s is not None or not self._link.is_ready:
+        if self._stop_at_s is not None or not self._link.is_ready:
             logger.info("stopping now")
+            # A library may swallow the exit while it loads: then serving ends at once.
+            self._stop_at_s = time.monotonic()
             raise SystemExit(0)
         logger.info("draining: %d requests open, for at most %.0f s", self._link.num_open, self.drain_timeout_s)
-        self._stop_after_s = time.monotonic() + self.drain_timeout_s
+        self._stop_at_s = time.monotonic() + self.drain_timeout_s
         self._link.drain("shutting down")
         self._inbox.put(Wake())
 
-    def _fail_open_requests(self) -> None:
-        error = InternalServerTooBusyError("The model server is shutting down.")
-        unfinished = self._link.open_ids()
-        if unfinished:
-            logger.warning("stopping with %d requests open", len(unfinished))
-        failed = [Failed(request_id, error.kind, error.message, code=error.code) for request_id in unfinished]
-        self._link.send(failed, self.current_load())
+
+def _one_line(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" ...")
 
 
 def _exit_at_start(reason: str) -> NoReturn:

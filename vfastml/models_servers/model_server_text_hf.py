@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+import msgspec
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
 
 from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedModel, Tokenized
 from vfastml.engine.dispatch_requests import DetokenizeReq, SamplingParams, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
 from vfastml.models_servers.model_server import ModelServer, StartError
-from vfastml.models_servers.server_link import Answer, Work, WorkReply
+from vfastml.models_servers.server_link import Work
+from vfastml.models_servers.unsent_replies import Answer, WorkReply
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import load_engine
 from vfastml.text_engine.prompt_encoder import context_length_exceeded
@@ -20,6 +27,8 @@ from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_request import EncodedRequest
 
 _LOAD_KWARGS = ("dtype", "token")
+_GENERATORS = ("CausalLM", "LMHeadModel", "ModelWithLMHead", "ConditionalGeneration")
+"""How the names of architectures end whose weights can generate text; to others transformers adds random ones."""
 
 
 class TextGenerationModelServerHF(ModelServer):
@@ -43,9 +52,7 @@ class TextGenerationModelServerHF(ModelServer):
     def load(self) -> None:
         """See ModelServer."""
         _refuse_unknown("model_load_kwargs", self.model_load_kwargs, _LOAD_KWARGS)
-        _refuse_unknown("model_forward_kwargs", self.model_forward_kwargs, SamplingParams.__struct_fields__)
-        self._defaults = SamplingParams(**self.model_forward_kwargs)
-        settle_sampling(self._defaults, self._defaults, room=1 << 30)
+        self._defaults = _sampling_defaults(self.model_forward_kwargs)
         config = dataclasses.replace(
             self.engine_config,
             device=self.model_device if self.model_device != "auto" else self.engine_config.device,
@@ -55,6 +62,8 @@ class TextGenerationModelServerHF(ModelServer):
             stored = resolve_model(self.model_uri, token=self.model_load_kwargs.get("token"), progress=self.report)
         except ModelStoreError as error:
             raise StartError(str(error)) from error
+        _check_kind(stored.folder, stored.model_id)
+        disable_progress_bar()  # reported phases say the same, and a log file takes no bars
         self._model_id = stored.model_id
         self._created = int(time.time())
         self._loaded = load_engine(stored.folder, config, self.report)
@@ -149,6 +158,31 @@ class TextGenerationModelServerHF(ModelServer):
             raise InvalidRequestError("Give exactly one of messages and prompt.")
         tokens = self._encode(request.messages, request.prompt, add_special_tokens=request.add_special_tokens)
         return Tokenized(request.request_id, tokens, self._limits.max_model_len)
+
+
+def _sampling_defaults(given: dict[str, Any]) -> SamplingParams:
+    """Raises StartError for what no request could ask for either."""
+    _refuse_unknown("model_forward_kwargs", given, SamplingParams.__struct_fields__)
+    types = {field.name: field.type for field in msgspec.structs.fields(SamplingParams)}
+    try:
+        defaults = SamplingParams(**{name: msgspec.convert(value, types[name]) for name, value in given.items()})
+        settle_sampling(defaults, defaults, room=1 << 30)
+    except (msgspec.ValidationError, InvalidRequestError) as error:
+        raise StartError(f"model_forward_kwargs has a value that cannot be used: {error}") from error
+    return defaults
+
+
+def _check_kind(folder: Path, name: str) -> None:
+    """Raises StartError for what transformers would load as something else, or advise to run code for."""
+    config = json.loads((folder / "config.json").read_bytes())
+    if config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        why = "needs code of its own, which is never run" if "auto_map" in config else "is of an unknown model type"
+        raise StartError(f"{name} {why}: choose a model that transformers knows by itself")
+    architectures = config.get("architectures")
+    if architectures and not architectures[0].endswith(_GENERATORS):
+        raise StartError(
+            f"{name} is a {architectures[0]}, which does not generate text: choose a causal language model"
+        )
 
 
 def _refuse_unknown(what: str, given: dict[str, Any], known: Iterable[str]) -> None:

@@ -15,7 +15,8 @@ from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
 from vfastml.engine.dispatch_requests import OneShotReq, WorkReq
 from vfastml.errors import InternalServerError, UnsupportedError, VFastMLError
 from vfastml.models_servers.model_server import ModelServer
-from vfastml.models_servers.server_link import Work, WorkReply
+from vfastml.models_servers.server_link import Work
+from vfastml.models_servers.unsent_replies import WorkReply
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,14 @@ class OneShotWork:
 class OneShotModelServer(ModelServer):
     """Subclasses define `load(self)` and `forward(self, inputs: list) -> list`, and nothing else.
 
-    A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`.
+    A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`. The constructor
+    raises ValueError for a batch size below 1.
     """
 
     def __init__(self, *args: Any, max_batch_size: int = 8, max_wait_ms: float = 5.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if max_batch_size < 1:
+            raise ValueError("max_batch_size must be at least 1")
         self.max_batch_size = max_batch_size
         self.max_wait_ms = max_wait_ms
         self._waiting: OrderedDict[str, OneShotWork] = OrderedDict()
@@ -88,15 +92,19 @@ class OneShotModelServer(ModelServer):
             outputs = self.forward([work.inputs for work in batch])
             if len(outputs) != len(batch):
                 raise InternalServerError("The model answered with another number of outputs.")
-            # encoded here, so that what cannot be sent fails its own request and not the link
-            return [
-                Output(work.request_id, msgspec.Raw(msgspec.msgpack.encode(output)))
-                for work, output in zip(batch, outputs, strict=True)
-            ]
         except Exception as error:
             if len(batch) > 1:  # one input may have spoilt it for all: each alone
                 return [reply for work in batch for reply in self._run([work])]
             return [_failed(batch[0].request_id, error)]
+        return [_output(work.request_id, output) for work, output in zip(batch, outputs, strict=True)]
+
+
+def _output(request_id: str, output: Any) -> WorkReply:
+    """Encoded here, while the model's thread has the value: the author's next batch may change it."""
+    try:
+        return Output(request_id, msgspec.Raw(msgspec.msgpack.encode(output)))
+    except Exception as error:  # whatever an author's value raises
+        return _failed(request_id, error)
 
 
 def _failed(request_id: str, error: Exception) -> Failed:

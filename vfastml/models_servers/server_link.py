@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import socket
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -26,18 +27,16 @@ from vfastml.engine.dispatch_replies import (
     Delta,
     Detokenized,
     Failed,
-    Finished,
     Goaway,
     Hello,
     Load,
-    Output,
     Reply,
     Status,
-    StepReply,
     Tokenized,
 )
-from vfastml.engine.dispatch_requests import CancelReq, Join, Request, WorkReq
+from vfastml.engine.dispatch_requests import CancelReq, Join, WorkReq
 from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
+from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, sendable
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,10 @@ _MIN_BEAT_S = 0.02
 """Between two beats when the load changes quickly."""
 _RETRY_S = 0.01
 """Until the next try to send to a gateway whose queue is full."""
-_MAX_RECEIVES = 16
-"""Requests prepared before replies get their turn again: preparing takes time."""
+_RECEIVE_S = 0.005
+"""For preparing requests before replies get their turn again."""
+_LAST_WORDS_S = 1.0
+"""For gateways whose queue is full, when the link closes."""
 
 
 class Work(Protocol):
@@ -61,11 +62,7 @@ class Work(Protocol):
         """The first reply."""
 
 
-Answer = Tokenized | Detokenized
-"""What `prepare` may answer by itself, without the model."""
-
 Prepare = Callable[[WorkReq], Work | Answer]
-WorkReply = Delta | Finished | Failed | Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +79,6 @@ class Wake:
 InboxItem = Work | Cancelled | Wake
 
 
-@dataclass(slots=True)
-class _Unsent:
-    """What one gateway has to be told."""
-
-    deltas: dict[tuple[str, int], Delta] = field(default_factory=dict)
-    ended: list[Finished | Failed] = field(default_factory=list)
-    outputs: list[Output] = field(default_factory=list)
-
-    def add(self, reply: WorkReply) -> None:
-        if isinstance(reply, Delta):
-            place = (reply.request_id, reply.index)
-            earlier = self.deltas.get(place)
-            self.deltas[place] = reply if earlier is None else _merged(earlier, reply)
-        elif isinstance(reply, Output):
-            self.outputs.append(reply)
-        else:
-            self.ended.append(reply)
-
-    def next_message(self) -> StepReply | Output | None:
-        if self.deltas or self.ended:
-            return StepReply(list(self.deltas.values()), self.ended)
-        return self.outputs[0] if self.outputs else None
-
-    def sent(self, message: StepReply | Output) -> None:
-        if isinstance(message, Output):
-            del self.outputs[0]
-        else:
-            self.deltas, self.ended = {}, []
-
-
 class ServerLink:
     """Listens on a ROUTER from `open` to `close`; every method may be called from the model's thread."""
 
@@ -124,6 +91,7 @@ class ServerLink:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread = threading.Thread(target=self._run, name="server-link", daemon=True)
         self._closing = threading.Event()
         self._hello: Hello | None = None
@@ -137,19 +105,15 @@ class ServerLink:
         self._gateways: set[bytes] = set()
         self._routes: dict[str, bytes] = {}
         """Which gateway has each open request."""
-        self._unsent: defaultdict[bytes, _Unsent] = defaultdict(_Unsent)
+        self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
         self._announced: Hello | Goaway | None = None
         self._last_status: Status | None = None
         self._next_beat_s = 0.0
 
     def open(self) -> int:
         """Binds, starts the thread, and returns the port. Raises zmq.ZMQError if the port is taken."""
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._router = wire.bind_router(self._context, self._host, self._port)
-        except zmq.ZMQError:
-            self._context.term()
-            raise
+        self._context = zmq.Context()
+        self._router = wire.bind_router(self._context, self._host, self._port)
         port = wire.bound_port(self._router)
         self._thread.start()
         return port
@@ -159,7 +123,8 @@ class ServerLink:
         self._phase, self._progress = phase, progress
 
     def ready(self, hello: Hello) -> None:
-        """Loaded: every gateway that has joined, and each that will, is told."""
+        """Loaded: every gateway that has joined, and each that will, is told. Raises what encoding the Hello raises."""
+        wire.encode_reply(hello)
         self._phase, self._progress = "ready", None
         self._hello = hello
         self._wake()
@@ -191,26 +156,29 @@ class ServerLink:
         """Hello has been given."""
         return self._hello is not None
 
-    def open_ids(self) -> list[str]:
-        """Of the requests without a terminal reply."""
-        return list(self._routes)
-
     @property
     def num_open(self) -> int:
         """Requests without a terminal reply."""
         return len(self._routes)
 
+    @property
+    def is_idle(self) -> bool:
+        """No request is open, and the gateways have been told all."""
+        return not self._routes and not self._unsent
+
     def close(self) -> None:
-        """Sends what is left, for at most a second, and closes the socket."""
+        """Fails what is open, sends what is left, for at most about two seconds, and closes the socket."""
         self._closing.set()
         self._wake()
-        self._thread.join(timeout=5.0)
-        self._context.destroy(linger=500)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5.0)
+        if self._context is not None:
+            self._context.destroy(linger=500)
         self._wake_reader.close()
         self._wake_writer.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it has not slept since the last thousand wakes
+        with contextlib.suppress(OSError):  # full: it has not slept since the last thousand wakes; or closed
             self._wake_writer.send(b"\0")
 
     def _run(self) -> None:
@@ -223,21 +191,26 @@ class ServerLink:
                 self._turn()
             except Exception:
                 logger.exception("the link goes on after an error")
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline and self._flush():
-            time.sleep(_RETRY_S)
+        self._last_turn()
 
     def _turn(self) -> None:
         self._drain_wakes()
         self._announce()
+        self._receive_some()
+        self._route_outbox()
         self._flush()
-        for _ in range(_MAX_RECEIVES):
-            try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._receive(identity, frames)
         self._beat()
+
+    def _last_turn(self) -> None:
+        self._route_outbox()
+        if self._routes:
+            logger.warning("closing with %d requests open: they are failed", len(self._routes))
+        error = InternalServerTooBusyError("The model server is shutting down.")
+        for request_id in list(self._routes):
+            self._route(Failed(request_id, error.kind, error.message, code=error.code))
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while self._flush() and time.monotonic() < deadline:
+            time.sleep(_RETRY_S)
 
     def _drain_wakes(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -248,9 +221,18 @@ class ServerLink:
         until = self._next_beat_s - time.monotonic()
         if self._unsent:
             until = min(until, _RETRY_S)
-        return max(0, int(until * 1000))
+        return max(0, math.ceil(until * 1000))
 
     # -- in
+
+    def _receive_some(self) -> None:
+        until = time.monotonic() + _RECEIVE_S
+        while time.monotonic() < until:
+            try:
+                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._receive(identity, frames)
 
     def _receive(self, identity: bytes, frames: list[bytes]) -> None:
         try:
@@ -279,23 +261,30 @@ class ServerLink:
     def _cancel(self, identity: bytes, request_id: str) -> None:
         if self._routes.get(request_id) == identity:
             del self._routes[request_id]
+            if identity in self._unsent:
+                self._unsent[identity].forget_deltas(request_id)
             self.inbox.put(Cancelled(request_id))
 
     def _take(self, identity: bytes, request: WorkReq) -> None:
         try:
-            if self._goaway is not None or self._hello is None:
-                raise InternalServerTooBusyError("The model server takes no requests now.", retry_after_s=1.0)
-            if request.request_id in self._routes:
-                raise InternalServerError("A request with this id is already open.")
-            prepared = self._prepare(request)
+            reply = self._first_reply(identity, request)
         except Exception as error:
-            self._deliver(identity, _failed(request, error))
-            return
+            reply = _failed(request, error)
+        self._unsent[identity].add(sendable(reply))
+
+    def _first_reply(self, identity: bytes, request: WorkReq) -> Accepted | Answer | Failed:
+        if self._goaway is not None or self._hello is None:
+            raise InternalServerTooBusyError("The model server takes no requests now.", retry_after_s=1.0)
+        if request.request_id in self._routes:
+            raise InternalServerError("A request with this id is already open.")
+        prepared = self._prepare(request)
         if isinstance(prepared, Tokenized | Detokenized):
-            self._deliver(identity, prepared)
-        elif self._deliver(identity, prepared.accepted()):
+            return prepared
+        accepted = sendable(prepared.accepted())
+        if isinstance(accepted, Accepted):
             self._routes[request.request_id] = identity
             self.inbox.put(prepared)
+        return accepted
 
     # -- out
 
@@ -332,21 +321,29 @@ class ServerLink:
         for identity in list(self._gateways):
             self._deliver(identity, reply)
 
-    def _flush(self) -> bool:
-        """Sends each gateway what it has not got. True if something is left because a queue is full."""
+    def _route_outbox(self) -> None:
         while not self._outbox.empty():
             for reply in self._outbox.get():
-                identity = self._routes.get(reply.request_id)
-                if identity is None:
-                    continue  # cancelled, or its gateway is gone
-                self._unsent[identity].add(reply)
-                if not isinstance(reply, Delta):
-                    del self._routes[reply.request_id]
+                self._route(reply)
+
+    def _route(self, reply: WorkReply) -> None:
+        identity = self._routes.get(reply.request_id)
+        if identity is None:
+            return  # cancelled, or its gateway is gone
+        told = sendable(reply)
+        if told is not reply:
+            self.inbox.put(Cancelled(reply.request_id))
+        self._unsent[identity].add(told)
+        if not isinstance(told, Delta):
+            del self._routes[reply.request_id]
+
+    def _flush(self) -> bool:
+        """Sends each gateway what it has not got. True if something is left because a queue is full."""
         for identity, unsent in list(self._unsent.items()):
             while (message := unsent.next_message()) is not None and self._deliver(identity, message):
                 unsent.sent(message)
-            if unsent.next_message() is None or identity not in self._gateways:
-                self._unsent.pop(identity, None)
+            if message is None:
+                del self._unsent[identity]
         return bool(self._unsent)
 
     def _deliver(self, identity: bytes, reply: Reply) -> bool:
@@ -372,13 +369,7 @@ def _busy(load: Load) -> tuple[int, int, int, int]:
     return load.running, load.waiting, load.free_blocks, load.open_requests
 
 
-def _merged(earlier: Delta, later: Delta) -> Delta:
-    token_ids = None if later.token_ids is None else [*(earlier.token_ids or []), *later.token_ids]
-    return msgspec.structs.replace(later, text=earlier.text + later.text, token_ids=token_ids)
-
-
-def _failed(request: Request, error: Exception) -> Failed:
-    assert not isinstance(request, Join)
+def _failed(request: WorkReq, error: Exception) -> Failed:
     if not isinstance(error, VFastMLError):
         logger.error("request %s could not be prepared", request.request_id, exc_info=error)
         error = InternalServerError("The request could not be prepared.")

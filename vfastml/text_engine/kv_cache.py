@@ -33,7 +33,8 @@ class KVShape:
 class KVCache:
     """`keys[layer]` is [num_blocks, block_size, num_heads, key_dim]; `values[layer]` likewise.
 
-    Zeroed, because a masked position still multiplies what lies there by zero, and zero times NaN is NaN.
+    Always finite: zeroed, and what a model computes beyond its dtype's range is stored as zero. A masked position still
+    multiplies what an earlier sequence left there by zero, and zero times infinity is NaN.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class KVCache:
 
     def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Stores key and value [T, num_heads, dim] at `slots` [T]."""
-        self.keys[layer].flatten(0, 1).index_copy_(0, slots, key)
-        self.values[layer].flatten(0, 1).index_copy_(0, slots, value)
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, key.nan_to_num(0.0, 0.0, 0.0))
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, value.nan_to_num(0.0, 0.0, 0.0))
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copies whole blocks (from, to) in every layer."""

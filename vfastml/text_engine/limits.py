@@ -31,15 +31,15 @@ def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
     )
     wanted_len = config.max_model_len or model_len
     num_blocks = (config.kv_cache_memory or _default_kv_bytes(decoder)) // block_bytes
+    _require(
+        num_blocks >= 2,
+        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {BLOCK_SIZE} tokens.",
+    )
     num_blocks = min(num_blocks, max_num_seqs * -(-wanted_len // BLOCK_SIZE))
     capacity = num_blocks * BLOCK_SIZE
     _require(
         config.max_model_len is None or config.max_model_len <= capacity,
         f"The KV cache holds {capacity} tokens, fewer than --max-model-len: give it more --kv-cache-memory.",
-    )
-    _require(
-        capacity >= 2 * BLOCK_SIZE,
-        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {BLOCK_SIZE} tokens.",
     )
     return Limits(
         max_model_len=min(wanted_len, capacity),

@@ -128,8 +128,17 @@ class HFDecoder:
 
 def load_hf_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model in `folder`, ready for inference on the device. Only safetensors are read, and no code
-    of the folder is run."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    of the folder is run. Raises UnsupportedError if weights are missing."""
+    model: PreTrainedModel
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
     )
+    if loading["missing_keys"]:  # transformers would leave them random, with no more than a printed report
+        name = min(loading["missing_keys"])
+        raise UnsupportedError(f"The weights lack {len(loading['missing_keys'])} tensors, {name} among them.")
     return model.to(device)

@@ -1,0 +1,186 @@
+"""Batches of a one-shot server: when they run, what each input gets, and the whole of it in the example."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.e2e.service import free_port
+from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
+from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq
+from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.models_servers.one_shot_server import OneShotModelServer
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "colour_names.py"
+
+
+def doubled(inputs: list[Any]) -> list[Any]:
+    return [2 * number for number in inputs]
+
+
+class Recorder(OneShotModelServer):
+    """Calls the function it is given, and keeps what it was called with."""
+
+    def __init__(self, function: Callable[[list[Any]], Any] = doubled, **options: Any) -> None:
+        super().__init__("numbers", "numbers", **options)
+        self.function = function
+        self.batches: list[list[Any]] = []
+
+    def load(self) -> None:
+        """Nothing."""
+
+    def forward(self, inputs: list[Any]) -> list[Any]:
+        self.batches.append(inputs)
+        return self.function(inputs)  # type: ignore[no-any-return]
+
+
+def queued(server: OneShotModelServer, *inputs: Any) -> None:
+    """Each input under its place as id."""
+    for place, value in enumerate(inputs):
+        server.accept(server.prepare(OneShotReq(request_id=str(place), inputs=value)))
+
+
+def outcome(server: OneShotModelServer) -> dict[str, Any]:
+    """Of one step: the value, or the error's kind and message."""
+    found: dict[str, Any] = {}
+    for reply in server.step():
+        if isinstance(reply, Output):
+            found[reply.request_id] = msgspec.msgpack.decode(reply.output)
+        else:
+            assert isinstance(reply, Failed)
+            found[reply.request_id] = (reply.kind, reply.message)
+    return found
+
+
+def test_full_batch_runs_at_once() -> None:
+    server = Recorder(max_batch_size=3, max_wait_ms=1e9)
+    assert server.due_in_s() is None
+    queued(server, 1, 2)
+    assert (server.due_in_s() or 0) > 1e5
+    queued(server, 1, 2, 3, 4)
+    assert server.due_in_s() == 0
+    assert outcome(server) == {"0": 2, "1": 4, "2": 6}
+    assert server.batches == [[1, 2, 3]]
+    assert server.current_load() == Load(waiting=1)
+
+
+def test_small_batch_runs_when_its_first_input_has_waited() -> None:
+    server = Recorder(max_batch_size=3, max_wait_ms=0)
+    queued(server, 1)
+    assert server.due_in_s() == 0
+    assert outcome(server) == {"0": 2}
+    assert server.due_in_s() is None
+
+
+def test_outputs_stay_in_order() -> None:
+    server = Recorder(max_batch_size=50)
+    queued(server, *range(50))
+    assert [reply.request_id for reply in server.step()] == [str(place) for place in range(50)]
+
+
+@pytest.mark.parametrize("answer", [[], [1, 2, 3], None, 7])
+def test_other_number_of_outputs_fails(answer: Any) -> None:
+    server = Recorder(lambda inputs: answer)
+    queued(server, 1, 2)
+    got = outcome(server)
+    assert {kind for kind, _ in got.values()} == {"InternalServerError"}
+    assert set(got) == {"0", "1"}
+
+
+def test_one_poisonous_input_fails_alone() -> None:
+    def halve(inputs: list[Any]) -> list[Any]:
+        return [10 / value for value in inputs]
+
+    server = Recorder(halve)
+    queued(server, 5, 0, 2)
+    failed = ("InternalServerError", "The model could not process this input.")
+    assert outcome(server) == {"0": 2, "1": failed, "2": 5}
+    assert server.batches == [[5, 0, 2], [5], [0], [2]]
+
+
+def test_our_own_error_goes_out_as_it_is() -> None:
+    def refuse(inputs: list[Any]) -> list[Any]:
+        raise InvalidRequestError("Not a number.", param="inputs", code="nan")
+
+    server = Recorder(refuse)
+    queued(server, "x")
+    assert list(server.step()) == [Failed("0", "InvalidRequestError", "Not a number.", "inputs", "nan")]
+
+
+@pytest.mark.parametrize("bad", [object(), "\ud800", 1 << 70, {1: object()}])
+def test_output_that_cannot_be_encoded_fails_alone_and_nothing_runs_twice(bad: Any) -> None:
+    server = Recorder(lambda inputs: [1, bad, [b"x", None, 1.5]])
+    queued(server, 1, 2, 3)
+    failed = ("InternalServerError", "The model could not process this input.")
+    assert outcome(server) == {"0": 1, "1": failed, "2": [b"x", None, 1.5]}
+    assert len(server.batches) == 1
+
+
+def test_cancelled_before_it_ran() -> None:
+    server = Recorder()
+    queued(server, 1, 2)
+    server.cancel("0")
+    server.cancel("unknown")
+    assert outcome(server) == {"1": 4}
+    assert server.batches == [[2]]
+
+
+@pytest.mark.parametrize("kind", [TextGenerationReq, TokenizeReq, DetokenizeReq])
+def test_requests_for_text_are_refused(kind: type) -> None:
+    with pytest.raises(UnsupportedError, match=kind.__name__):
+        Recorder().prepare(kind(request_id="a"))
+
+
+def test_acceptance_and_name() -> None:
+    server = Recorder(served_model_names=("first", "second"))
+    assert server.prepare(OneShotReq(request_id="a", inputs=1)).accepted() == Accepted("a", 0)
+    [model] = server.served_models()
+    assert (model.id, model.uri, model.aliases) == ("first", "numbers", ["second"])
+
+
+def test_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_batch_size"):
+        Recorder(max_batch_size=0)
+
+
+def test_author_who_forgets_forward_hears_it() -> None:
+    with pytest.raises(TypeError, match=r"OneShotModelServer must define forward"):
+        OneShotModelServer("a", "a").forward([])
+
+
+@contextmanager
+def colour_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, EXAMPLE, "--port", str(port)])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def test_example_answers_and_stops() -> None:
+    port = free_port()
+    with colour_server(port) as server:
+        client = subprocess.run(
+            [sys.executable, EXAMPLE, "--port", str(port), "255,120,10", "5,5,200", "1,2", "120,130,120"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert client.stdout.splitlines() == [
+            "[255.0, 120.0, 10.0] orange",
+            "[5.0, 5.0, 200.0] blue",
+            "[1.0, 2.0] A colour is three numbers.",
+            "[120.0, 130.0, 120.0] grey",
+        ]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0

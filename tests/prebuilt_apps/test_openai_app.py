@@ -1,0 +1,132 @@
+"""`python -m prebuilt_apps.openai`: two processes that start, serve and end as one."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from prebuilt_apps.openai import api_server, model_server
+from prebuilt_apps.openai.__main__ import build_parser, main
+from tests.e2e.service import free_port
+from tests.models_servers.started_process import PATIENCE_S, StartedProcess, complaints
+
+APP = "prebuilt_apps.openai"
+
+
+@contextmanager
+def started(tmp_path: Path, model: Path, *arguments: object, port: int = 0) -> Iterator[StartedProcess]:
+    """The app with a tiny model. A test that passes leaves no process of it behind."""
+    rpc_port = free_port()
+    given = ["--model-uri", model, "--kv-cache-memory", "2MB", "--dtype", "float32", "--rpc-port", rpc_port]
+    with StartedProcess(tmp_path / "app.log", APP, *given, "--port", port, *arguments) as app:
+        try:
+            yield app
+            assert app.process.poll() is not None
+            assert processes_around(rpc_port) == []
+        finally:
+            for process in processes_around(rpc_port):
+                process.kill()
+
+
+def processes_around(rpc_port: int) -> list[psutil.Process]:
+    """Those started with that port on their command line: no other app has it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        arguments = process.info["cmdline"] or []  # none: it has ended meanwhile
+        if str(rpc_port) in arguments or f"tcp://127.0.0.1:{rpc_port}" in arguments:
+            found.append(process)
+    return found
+
+
+def processes_of(app: StartedProcess) -> list[psutil.Process]:
+    return psutil.Process(app.process.pid).children(recursive=True)
+
+
+def process_of(app: StartedProcess, module: str) -> psutil.Process:
+    [found] = [child for child in processes_of(app) if f"{APP}.{module}" in child.cmdline()]
+    return found
+
+
+def url_of(app: StartedProcess) -> str:
+    """Once the app says that it can be called."""
+    app.wait_for("Try: curl")
+    match = re.search(r"listens on (http://\S+)", app.output)
+    assert match is not None
+    return match[1]
+
+
+def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    with started(tmp_path, tiny_models["llama"], "--served-model-name", "tiny") as app:
+        url = url_of(app)
+        body: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["completion_tokens"] >= 1
+        output = app.output
+        assert output.index("loading weights") < output.index("tiny is ready") < output.index("Try: curl")
+        assert [line for line in complaints(output) if not line.startswith(("VFastML listens", "Try: curl"))] == []
+        assert len(processes_of(app)) == 2
+        app.process.send_signal(signal.SIGINT)
+        assert app.status() == 0
+        assert "Traceback" not in app.output
+
+
+def test_killed_model_server_stops_the_gateway(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    with started(tmp_path, tiny_models["llama"]) as app:
+        url_of(app)
+        process_of(app, "model_server").kill()
+        assert app.status() == 128 + signal.SIGKILL
+        assert "the model server has ended with status -9" in app.output
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_during_the_start_stops_both(tmp_path: Path, tiny_models: dict[str, Path], stop: signal.Signals) -> None:
+    with started(tmp_path, tiny_models["llama"]) as app:
+        app.wait_for("loading torch")
+        assert len(processes_of(app)) == 2
+        app.process.send_signal(stop)
+        assert app.status() == 0
+        assert "Traceback" not in app.output
+
+
+def test_taken_http_port_stops_the_model_server(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with started(tmp_path, tiny_models["llama"], port=port) as app:
+            assert app.status() == 1
+            assert f"port {port}: Address already in use" in app.output
+            assert "the gateway has ended with status 1" in app.output
+            assert "Traceback" not in app.output
+
+
+def test_model_that_cannot_be_loaded_stops_the_gateway(tmp_path: Path) -> None:
+    with started(tmp_path, tmp_path / "nowhere") as app:
+        assert app.status() == 1
+        assert "There is no folder" in app.output
+        assert "Try: curl" not in app.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--no-such-flag"], ["--host"], ["--rpc-port", "0"], ["--port", "-1"], ["--dtype", "int3"]]
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_help_lists_the_flags_of_both() -> None:
+    text = build_parser().format_help()
+    for parser in (api_server.build_parser(), model_server.build_parser()):
+        for flag in re.findall(r"--[a-z][a-z-]+", parser.format_usage()):
+            assert flag in text

@@ -1,0 +1,83 @@
+"""Sampling parameters: the request's, then the server's, then neutral ones, and each in range."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from vfastml.engine.dispatch_requests import SamplingParams
+from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.sampling import Sampling, settle_sampling
+
+NOTHING = SamplingParams()
+
+
+def test_neutral_when_nobody_asks() -> None:
+    settled = settle_sampling(NOTHING, SamplingParams(seed=1), room=50)
+    assert settled == Sampling(max_tokens=50, seed=1)
+
+
+FIELDS: dict[str, tuple[Any, Any]] = {
+    "max_tokens": (7, 9),
+    "min_tokens": (2, 3),
+    "temperature": (0.5, 0.7),
+    "top_p": (0.5, 0.7),
+    "top_k": (4, 5),
+    "seed": (1, 2),
+    "stop": (("a",), ("b", "c")),
+    "ignore_eos": (False, True),
+}
+
+
+def test_every_field_is_in_the_table() -> None:
+    assert set(FIELDS) == set(SamplingParams.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_request_goes_before_server(name: str) -> None:
+    asked, default = FIELDS[name]
+    defaults = SamplingParams(**{name: default})
+    assert getattr(settle_sampling(SamplingParams(**{name: asked}), defaults, room=50), name) == asked
+    assert getattr(settle_sampling(NOTHING, defaults, room=50), name) == default
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "min_tokens", "seed"])
+def test_zero_is_a_wish_too(name: str) -> None:
+    settled = settle_sampling(SamplingParams(**{name: 0}), SamplingParams(**{name: 1}), room=50)
+    assert getattr(settled, name) == 0
+
+
+def test_max_tokens_is_clamped_to_the_room() -> None:
+    assert settle_sampling(SamplingParams(max_tokens=1000), NOTHING, room=3).max_tokens == 3
+    assert settle_sampling(NOTHING, SamplingParams(max_tokens=1000), room=3).max_tokens == 3
+
+
+def test_seed_is_drawn_anew() -> None:
+    assert settle_sampling(NOTHING, NOTHING, room=1).seed != settle_sampling(NOTHING, NOTHING, room=1).seed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("min_tokens", -1),
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_p", math.nan),
+        ("top_k", -1),
+        ("stop", ("a", "")),
+    ],
+)
+def test_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        settle_sampling(SamplingParams(**{name: value}), NOTHING, room=50)
+    assert refused.value.param == name
+    with pytest.raises(InvalidRequestError):
+        settle_sampling(NOTHING, SamplingParams(**{name: value}), room=50)
