@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import uvloop
-from tests.engine.fake_server import FakeServer
 
+from tests.engine.fake_server import FakeServer
 from vfastml.engine.dispatch_engine import DispatchEngine
 
 

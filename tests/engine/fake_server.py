@@ -158,7 +158,7 @@ async def until(condition: Callable[[], object], timeout_s: float = 4.0) -> floa
 
 async def _serve(port: int) -> None:
     server = FakeServer(port=port, answer=first_word)
-    print(server.port, flush=True)  # noqa: T201
+    print(server.port, flush=True)
     await asyncio.sleep(60)
 
 

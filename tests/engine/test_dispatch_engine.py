@@ -4,8 +4,8 @@ import gc
 import weakref
 
 import pytest
-from tests.engine.fake_server import echo, first_word, silent, until
 
+from tests.engine.fake_server import echo, first_word, silent, until
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import (
     Detokenized,

@@ -1,7 +1,6 @@
 import asyncio
 
 from tests.engine.fake_server import FakeServer, silent, until
-
 from vfastml.engine.dispatch_replies import Goaway
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.server_table import ServerState

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.engine.fake_server import FakeServer, first_word, silent, until
 
+from tests.engine.fake_server import FakeServer, first_word, silent, until
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import Status
 from vfastml.engine.dispatch_requests import TextGenerationReq

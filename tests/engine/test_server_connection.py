@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 import zmq
-from tests.engine.fake_server import FakeServer, until
 
+from tests.engine.fake_server import FakeServer, until
 from vfastml.engine.dispatch_requests import CancelReq, Join
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.wire import SEND_QUEUE_MESSAGES, bind_router, bound_port, encode_request

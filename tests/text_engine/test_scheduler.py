@@ -63,7 +63,7 @@ def test_random_operations_keep_every_count(seed: int) -> None:
     for _ in range(400):
         choice = rng.random()
         if choice < 0.2 and len(live(scheduler)) < 20:
-            tokens = rng.choice(prefixes)[: rng.randrange(1, 20)] + [rng.randrange(7)]
+            tokens = [*rng.choice(prefixes)[: rng.randrange(1, 20)], rng.randrange(7)]
             forks = rng.choice([0, 0, 0, 3])
             scheduler.add(make_sequence(tokens, arrival, forks=forks, priority=rng.choice([0, 0, 1])))
             arrival += 1

@@ -85,7 +85,7 @@ def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
     """Sets the options of a gateway's DEALER and connects it; the caller makes the socket and its monitor, so that no
     event is missed. `identity` must be new for every session: a ROUTER does not hear a second peer of the same name.
 
-    A send while nobody is connected would wait in the queue, so the caller has to know from the monitor whether there is
+    A send while nobody is connected would wait in the queue: the caller has to know from the monitor whether there is
     a session. (IMMEDIATE would refuse it, but also drops what has arrived and is unread when the server goes.)
     """
     _with_options(socket)
