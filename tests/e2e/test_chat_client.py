@@ -20,15 +20,15 @@ def capital(service: Service) -> str:
     return completion.choices[0].message.content or ""
 
 
-async def beside_others(service: Service, count: int, **fields: Any) -> Any:
-    """One chat completion while `count` other requests of all kinds run."""
+async def beside_others(service: Service, count: int, length: int, **fields: Any) -> Any:
+    """One chat completion while `count` other requests of all kinds run, of `length` tokens each."""
     client = service.async_openai(max_retries=0, timeout=200)
     rng = random.Random(3)
     others = [
         client.completions.create(
             model=MODEL,
             prompt=[rng.randrange(100, 9000) for _ in range(rng.randrange(1, 100))],
-            max_tokens=60,
+            max_tokens=length,
             temperature=rng.choice([0, 0.7, 1.2]),
             extra_body={"ignore_eos": True, "top_k": rng.choice([0, 20])},
         )
@@ -46,7 +46,7 @@ async def beside_others(service: Service, count: int, **fields: Any) -> Any:
 def test_capital_of_france(service_name: str, request: pytest.FixtureRequest) -> None:
     service: Service = request.getfixturevalue(service_name)
     assert "Paris" in capital(service)
-    among = asyncio.run(beside_others(service, 32, messages=QUESTION, temperature=0, max_tokens=30))
+    among = asyncio.run(beside_others(service, 32, 25, messages=QUESTION, temperature=0, max_tokens=30))
     assert "Paris" in among.choices[0].message.content
 
 
@@ -112,12 +112,14 @@ def test_stop_string_ends_the_text_and_is_not_in_it(builtin_service: Service) ->
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == stopped.message.content
 
 
-def test_same_seed_same_text_also_under_load(float32_service: Service) -> None:
+@pytest.mark.parametrize("service_name", ["builtin_service", "float32_service"])
+def test_same_seed_same_text_also_under_load(service_name: str, request: pytest.FixtureRequest) -> None:
+    service: Service = request.getfixturevalue(service_name)
     fields: Any = {"messages": [{"role": "user", "content": "Tell me a story."}], "seed": 11, "max_tokens": 40}
-    client = float32_service.openai()
+    client = service.openai()
     alone = [client.chat.completions.create(model=MODEL, **fields).choices[0].message.content for _ in range(2)]
     assert alone[0] == alone[1]
-    among = asyncio.run(beside_others(float32_service, 16, **fields))
+    among = asyncio.run(beside_others(service, 12, 60, **fields))
     assert among.choices[0].message.content == alone[0]
     fields["seed"] = 12
     assert client.chat.completions.create(model=MODEL, **fields).choices[0].message.content != alone[0]

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.oracle import assert_same_tokens, generate, load_oracle
 from tests.text_engine.engine_driver import EngineDriver
@@ -98,3 +99,22 @@ def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(tiny_model
     driver.run()
     expected = generate(oracle, prompt, 24, ignore_eos=True)
     assert [driver.tokens(request_id, index) for index in range(4)] == [expected] * 4
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not compute in bfloat16")
+def test_seeded_bfloat16_text_does_not_depend_on_neighbours(builtin_folder: Path) -> None:
+    driver = EngineDriver.load(builtin_folder, dtype="bfloat16", kv_cache_memory=100_000_000)
+    rng = random.Random(0)
+
+    def words(count: int) -> list[int]:
+        return [rng.randrange(100, 40000) for _ in range(count)]
+
+    prompt, sampling = words(40), SamplingParams(temperature=0.9, seed=5, max_tokens=24, ignore_eos=True)
+    alone = driver.add(prompt, sampling)
+    driver.run()
+    for _ in range(8):
+        driver.add(words(rng.randrange(1, 60)), SamplingParams(temperature=0.8, max_tokens=30, ignore_eos=True))
+    driver.step()
+    among = driver.add(prompt, sampling)
+    driver.run()
+    assert driver.tokens(among) == driver.tokens(alone)

@@ -25,7 +25,8 @@ class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False):
     top_k: int | None = None
     """Keep this many most probable tokens; 0 keeps all; default 0."""
     seed: int | None = None
-    """Same seed, same text, whatever else runs; choice i of n uses a stream of its own. Default: drawn at random."""
+    """Same seed, same text, whatever else runs (but for rounding, in half precision); choice i of n uses a stream of
+    its own. Default: drawn at random."""
     stop: tuple[str, ...] | None = None
     """Generation ends before the first of these strings; it is not part of the text. Default none."""
     ignore_eos: bool | None = None

@@ -19,9 +19,16 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
+_LINE_ENDS = (("\x85", b"\\u0085"), ("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"))
+"""No line ends to the protocol, nor to JSON, but to clients that split text with their language's own function."""
+
+
 def event(body: dict[str, Any]) -> bytes:
     """One event."""
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+    data = msgspec.json.encode(body)
+    for char, escaped in _LINE_ENDS:
+        data = data.replace(char.encode(), escaped)
+    return b"data: " + data + b"\n\n"
 
 
 class Wording(Protocol):

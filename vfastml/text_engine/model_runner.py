@@ -28,7 +28,8 @@ class ModelRunner:
         """For each row that samples, in order: a token for the sequence and one for each of its forks."""
         self._cache.copy_blocks(batch.copies)
         inputs = build_batch_inputs(batch, self._cache.block_size, self._decoder.device)
-        logits = self._decoder.forward(inputs, AttentionStep(self._attention, self._attention.prepare(inputs)))
+        step = AttentionStep(self._attention, self._attention.prepare(inputs), len(inputs.input_ids))
+        logits = self._decoder.forward(inputs, step)
         rows = [row for row in batch.rows if row.samples]
         if not rows:
             return []

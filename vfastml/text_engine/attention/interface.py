@@ -47,6 +47,8 @@ class AttentionStep:
 
     backend: AttentionBackend
     meta: Any
+    num_tokens: int
+    """Of the step; what a decoder computes beyond them for its own reasons does not come here."""
     num_calls: int = 0
 
     def __call__(

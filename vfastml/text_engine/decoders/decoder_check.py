@@ -51,7 +51,7 @@ def _paged_logits(decoder: HFDecoder, prompts: list[list[int]]) -> list[torch.Te
     while len(logits) < len(prompts):
         batch = scheduler.schedule()
         inputs = build_batch_inputs(batch, _BLOCK_SIZE, decoder.device)
-        step = AttentionStep(backend, backend.prepare(inputs))
+        step = AttentionStep(backend, backend.prepare(inputs), len(inputs.input_ids))
         logits.extend(decoder.forward(inputs, step))
         if step.num_calls != len(decoder.kv_shapes):
             raise UnsupportedError(f"{decoder.name} does not call each attention layer once.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
 from vfastml.errors import UnsupportedError
@@ -44,8 +45,10 @@ def _attend(
     options = AttentionOptions(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     # contiguous: RoPE leaves [1, H, T, D] with T and H swapped in memory, and a view would be strided
     query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    real = attention_step.num_tokens
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return attention_step(layer, query, key, value, options)[None], None
+    output = attention_step(layer, query[:real], key[:real], value[:real], options)
+    return pad(output, (0, 0, 0, 0, 0, len(query) - real))[None], None
 
 
 AttentionInterface.register(_HOOK, _attend)
@@ -57,6 +60,7 @@ class _LayerProbe:
 
     shapes: dict[int, KVShape]
     windows: dict[int, int | None]
+    num_tokens: int = 1
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
@@ -84,15 +88,22 @@ class HFDecoder:
         self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
 
     def forward(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
-        """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`."""
+        """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`.
+
+        On a CPU, oneDNN rounds one row of half precision otherwise than two or more: a token that is alone in its step
+        gets a second one beside it, so that a text does not depend on whether others run.
+        """
+        input_ids, position_ids, logits_index = inputs.input_ids, inputs.position_ids, inputs.logits_index
+        if self.device.type == "cpu" and self.dtype != torch.float32:
+            input_ids, position_ids, logits_index = map(_at_least_two, (input_ids, position_ids, logits_index))
         output = self.model(
-            input_ids=inputs.input_ids[None],
-            position_ids=inputs.position_ids[None],
+            input_ids=input_ids[None],
+            position_ids=position_ids[None],
             use_cache=False,
-            logits_to_keep=inputs.logits_index,
+            logits_to_keep=logits_index,
             attention_step=attention_step,
         )
-        return output.logits[0].float()  # type: ignore[no-any-return]
+        return output.logits[0, : len(inputs.logits_index)].float()  # type: ignore[no-any-return]
 
     def eager_logits(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Logits [T, vocab_size] in float32 of one sequence [T] by the model's own eager attention."""
@@ -124,6 +135,10 @@ class HFDecoder:
             if layer_types[layer] not in kinds or kinds[layer_types[layer]] != seen:
                 what = layer_types[layer].replace("_", " ")
                 raise UnsupportedError(f"{self.name} has {what} in a form that is not supported yet (layer {layer}).")
+
+
+def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.repeat(2) if len(tensor) == 1 else tensor
 
 
 def load_hf_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
