@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 SLIDING_WINDOW = 24
-_SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 259,
     "hidden_size": 48,
     "intermediate_size": 96,
@@ -40,9 +41,9 @@ _TEMPLATE = (
 def save_tiny_models(folder: Path) -> dict[str, Path]:
     """One folder for each architecture."""
     makers = {
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**_SHAPE)),
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_SHAPE)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**_SHAPE, sliding_window=SLIDING_WINDOW)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=SLIDING_WINDOW)),
     }
     folders = {}
     for name, make in makers.items():

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from prebuilt_apps.openai import api_server, model_server
-from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags
+from prebuilt_apps.openai.process_flags import add_process_flags, new_parser
+from vfastml.engine.addresses import bracketed
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai")
@@ -24,12 +25,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def build_parser() -> argparse.ArgumentParser:
     """The flags of both processes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prebuilt_apps.openai",
-        description="Runs an OpenAI-compatible gateway and one model server. Ctrl-C stops both.",
-        formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
-    )
+    description = "Runs an OpenAI-compatible gateway and one model server. Ctrl-C stops both."
+    parser = new_parser("python -m prebuilt_apps.openai", description)
     api_server.add_arguments(parser.add_argument_group("gateway"))
     model_server.add_arguments(parser.add_argument_group("model server"))
     add_process_flags(parser.add_argument_group("both"))
@@ -76,8 +73,7 @@ def _commands(arguments: list[str], options: argparse.Namespace) -> dict[str, li
     _, for_gateway = model_server.build_parser().parse_known_args(arguments)
     both = ["--log-level", options.log_level, "--drain-timeout", str(options.drain_timeout)]
     both += ["--insecure"] if options.insecure else []
-    host = f"[{options.rpc_host}]" if ":" in options.rpc_host else options.rpc_host
-    endpoint = f"tcp://{host}:{options.rpc_port}"
+    endpoint = f"tcp://{bracketed(options.rpc_host)}:{options.rpc_port}"
     return {
         "model server": [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
         "gateway": [sys.executable, "-m", api_server.__name__, *for_gateway, *both, "--model-server", endpoint],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags, port
+from prebuilt_apps.openai.process_flags import add_process_flags, new_parser, port
 from vfastml.entrypoints.api_server import FastMLServer
 from vfastml.entrypoints.gateway_config import GatewayConfig
 
@@ -34,11 +34,9 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prebuilt_apps.openai.api_server",
-        description="OpenAI-compatible HTTP in front of one or more VFastML model servers.",
-        formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
+    parser = new_parser(
+        "python -m prebuilt_apps.openai.api_server",
+        "OpenAI-compatible HTTP in front of one or more VFastML model servers.",
     )
     add_arguments(parser)
     add_process_flags(parser)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from prebuilt_apps.openai.process_flags import HelpWithDefaults, add_process_flags, port
+from prebuilt_apps.openai.process_flags import add_process_flags, new_parser, port
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.text_engine.engine_config import EngineConfig, parse_memory
 from vfastml.utils.logging import configure_logging
@@ -20,7 +20,7 @@ logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The model server's own flags (also those of `python -m prebuilt_apps.openai`)."""
     add = parser.add_argument
-    add("--model-uri", default=DEFAULT_MODEL, help="builtin:NAME, a folder, a GGUF file or a hub id")
+    add("--model-uri", default=DEFAULT_MODEL, help="builtin:NAME, a folder (./NAME), a GGUF file or a hub id")
     add("--served-model-name", action="append", default=[], metavar="NAME", help="name for clients; repeatable")
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
@@ -58,11 +58,8 @@ def _memory(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All flags, with their defaults in the help."""
-    parser = argparse.ArgumentParser(
-        prog="python -m prebuilt_apps.openai.model_server",
-        description="Serves one text model to the gateways that connect.",
-        formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
+    parser = new_parser(
+        "python -m prebuilt_apps.openai.model_server", "Serves one text model to the gateways that connect."
     )
     add_arguments(parser)
     add_process_flags(parser)

@@ -16,6 +16,11 @@ class HelpWithDefaults(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+def new_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """Flags are written out: an abbreviation may mean another flag tomorrow."""
+    return argparse.ArgumentParser(prog, description=description, formatter_class=HelpWithDefaults, allow_abbrev=False)
+
+
 def port(text: str) -> int:
     """The type of a flag that is a port; 0 takes a free one."""
     number = int(text)

@@ -17,9 +17,10 @@ import httpx
 import pytest
 
 from tests.entrypoints.conftest import eventually
+from vfastml.engine.addresses import is_loopback
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
-from vfastml.entrypoints.serving import bind, is_loopback
+from vfastml.entrypoints.serving import bind
 
 REPOSITORY = Path(__file__).parents[2]
 API_SERVER = [sys.executable, "-m", "prebuilt_apps.openai.api_server"]

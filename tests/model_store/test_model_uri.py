@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, model_id_of, resolve_model
+from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+from vfastml.model_store.uri import parse_uri
 
 
 @pytest.mark.parametrize(
@@ -26,13 +27,13 @@ from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, model_id_of, res
     ],
 )
 def test_ids_come_from_the_text_alone(uri: str, model_id: str) -> None:
-    assert model_id_of(uri) == model_id
+    assert parse_uri(uri).model_id == model_id
 
 
 def test_a_dot_is_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my-llama").mkdir()
     monkeypatch.chdir(tmp_path / "my-llama")
-    assert model_id_of(".") == "my-llama"
+    assert parse_uri(".").model_id == "my-llama"
 
 
 @pytest.mark.parametrize(

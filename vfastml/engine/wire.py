@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 import zmq
 
+from vfastml.engine.addresses import bracketed
 from vfastml.engine.dispatch_replies import Reply
 from vfastml.engine.dispatch_requests import Request
 from vfastml.errors import InvalidRequestError
@@ -69,7 +70,7 @@ def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -
     socket = _with_options(context.socket(zmq.ROUTER))
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     try:
-        socket.bind(f"tcp://{_bracketed(host)}:{port}")
+        socket.bind(f"tcp://{bracketed(host)}:{port}")
     except zmq.ZMQError:
         socket.close()
         raise
@@ -112,7 +113,3 @@ def _with_options(socket: _S) -> _S:
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.IPV6, 1)
     return socket
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

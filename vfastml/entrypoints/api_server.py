@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from vfastml import __version__
+from vfastml.engine.addresses import bracketed, is_loopback
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
@@ -24,7 +25,7 @@ from vfastml.entrypoints.openai.completions import completions_route
 from vfastml.entrypoints.openai.models import models_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
 from vfastml.entrypoints.routes import mount
-from vfastml.entrypoints.serving import GatewayServer, bind, is_loopback
+from vfastml.entrypoints.serving import GatewayServer, bind
 from vfastml.utils.logging import configure_logging
 
 
@@ -85,7 +86,7 @@ class Gateway:
             sys.exit(f"Cannot listen on {host} port {port}: {error.strerror}.")
         server = GatewayServer(self.build(), self._gate, config.drain_timeout_s, self.dispatch_engine.close)
         with listener:
-            url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+            url = f"http://{bracketed(host)}:{listener.getsockname()[1]}"
             _say(f"VFastML listens on {url}")
             self._advice = _curl(url, with_key=bool(config.api_keys))
             server.run(sockets=[listener])

@@ -3,6 +3,6 @@
 from vfastml.model_store.errors import ModelStoreError
 from vfastml.model_store.progress import Progress
 from vfastml.model_store.resolve import StoredModel, resolve_model
-from vfastml.model_store.uri import DEFAULT_MODEL, model_id_of
+from vfastml.model_store.uri import DEFAULT_MODEL
 
-__all__ = ["DEFAULT_MODEL", "ModelStoreError", "Progress", "StoredModel", "model_id_of", "resolve_model"]
+__all__ = ["DEFAULT_MODEL", "ModelStoreError", "Progress", "StoredModel", "resolve_model"]

@@ -64,10 +64,5 @@ def parse_uri(model_uri: str) -> ModelUri:
     return ModelUri(Kind.HUB, model_uri)
 
 
-def model_id_of(model_uri: str) -> str:
-    """The id under which that uri is served. Touches neither disk nor network; raises what parse_uri raises."""
-    return parse_uri(model_uri).model_id
-
-
 def _looks_like_a_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..") or text.endswith("/") or text.count("/") > 1

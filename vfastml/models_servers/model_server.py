@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import zmq
 
 from vfastml.engine import wire
+from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.errors import VFastMLError
@@ -36,8 +37,6 @@ EXIT_ENGINE_FATAL = 70
 
 _LOOK_AGAIN_S = 0.05
 """While draining: how often to ask whether all has been said."""
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class StartError(Exception):
@@ -163,7 +162,7 @@ class ModelServer:
             raise SystemExit(EXIT_ENGINE_FATAL) from None
 
     def _open_link(self) -> None:
-        if self.rpc_host not in _LOOPBACK and not self.insecure:
+        if not (is_loopback(self.rpc_host) or self.insecure):
             _exit_at_start(f"other machines can reach {self.rpc_host}: allow that with --insecure, or use 127.0.0.1")
         try:
             port = self._link.open()

@@ -58,6 +58,10 @@ class BlockManager:
         sequence.num_registered = len(hits)
         return True
 
+    def num_owed(self, sequence: Sequence) -> int:
+        """Blocks for its known tokens that an admitted sequence does not hold yet."""
+        return max(0, self._blocks_for(len(sequence.tokens)) - len(sequence.block_table))
+
     def can_extend(self, sequence: Sequence, num_tokens: int) -> bool:
         """Whether `extend` would find enough free blocks."""
         return self._num_new_blocks(sequence, num_tokens) + self._needs_copy(sequence) <= self.num_free

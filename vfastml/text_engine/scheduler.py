@@ -94,7 +94,7 @@ class Scheduler:
     def _schedule_waiting(self, rows: list[ScheduledRow], copies: list[tuple[int, int]], budget: int) -> None:
         seats = self._max_num_seqs - sum(1 + sequence.forks for sequence in self.running)
         # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
-        owed = sum(self._owed_blocks(sequence) for sequence in self.running)
+        owed = sum(self.blocks.num_owed(sequence) for sequence in self.running)
         while self.waiting and budget > 0:
             sequence = self.waiting[0]
             seats -= 1 + sequence.forks
@@ -106,7 +106,7 @@ class Scheduler:
                 sequence.num_cached_tokens = sequence.num_computed
                 self.num_prefix_hit_tokens += sequence.num_computed
             budget -= self._schedule_row(sequence, min(sequence.num_uncomputed, budget), rows, copies)
-            owed += self._owed_blocks(sequence)
+            owed += self.blocks.num_owed(sequence)
 
     def _schedule_row(
         self, sequence: Sequence, num_tokens: int, rows: list[ScheduledRow], copies: list[tuple[int, int]]
@@ -116,10 +116,6 @@ class Scheduler:
         self.num_chunked_prefills += not samples
         rows.append(ScheduledRow(sequence, num_tokens, samples))
         return num_tokens
-
-    def _owed_blocks(self, sequence: Sequence) -> int:
-        blocks_for_all = -(-len(sequence.tokens) // self.blocks.block_size)
-        return max(0, blocks_for_all - len(sequence.block_table))
 
     def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
         while not self.blocks.can_extend(sequence, num_tokens):
