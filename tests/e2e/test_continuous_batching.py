@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import subprocess
@@ -50,19 +51,32 @@ async def arrival_times(client: httpx.AsyncClient, body: dict[str, Any]) -> list
     return times
 
 
+@contextlib.contextmanager
+def example(name: str, *arguments: str) -> Iterator[None]:
+    """One of the examples as a process, which must end well when it is told to."""
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / name), *arguments])
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@contextlib.contextmanager
+def own_route(rpc_port: int) -> Iterator[str]:
+    """The url of the example's gateway, in front of that model server."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with example("own_route.py", str(port), f"tcp://127.0.0.1:{rpc_port}"):
+        wait_until(lambda: ready(url), 60, "the example's gateway")
+        yield url
+
+
 @pytest.fixture(scope="module")
 def own_route_url(builtin_service: Service) -> Iterator[str]:
     """A second gateway, with the route of the example, in front of the same model server."""
-    port = free_port()
-    endpoint = f"tcp://127.0.0.1:{builtin_service.rpc_port}"
-    process = subprocess.Popen([sys.executable, str(EXAMPLES / "own_route.py"), str(port), endpoint])
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: ready(url), 20, "the example's gateway")
+    with own_route(builtin_service.rpc_port) as url:
         yield url
-    finally:
-        process.terminate()
-        assert process.wait(10) == 0
 
 
 def ready(url: str) -> bool:
@@ -72,11 +86,14 @@ def ready(url: str) -> bool:
         return False
 
 
-def test_own_route_answers(own_route_url: str) -> None:
-    body = {"messages": [{"role": "user", "content": "Hi"}], "model": "not looked at"}
-    answer = httpx.post(f"{own_route_url}/v1/chat/completions", json=body, timeout=120).json()
+def test_both_examples_answer_together(builtin_folder: Path) -> None:
+    rpc_port = free_port()
+    with example("own_model_server.py", str(rpc_port)), own_route(rpc_port) as url:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "model": "not looked at"}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
     assert answer["object"] == "chat.completion"
     assert answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["completion_tokens"] <= 200  # the model server's own default
 
 
 @pytest.mark.parametrize("kind", ["streamed", "whole", "own route"])
