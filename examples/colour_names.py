@@ -1,6 +1,7 @@
-"""A model server for something that is not text: RGB values in, colour names out, a batch at a time.
+"""A model server for something that is not text, RGB values in and colour names out, and a client without HTTP.
 
 Run `python examples/colour_names.py`, and in another shell `python examples/colour_names.py 255,120,10 5,5,200`.
+The shortest such server, with HTTP in front of it, is custom_server.py with custom_gateway.py.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COLOURS = {
 
 
 class ColourNames(OneShotModelServer):
-    """Names the nearest colour."""
+    """Names the nearest colour. What waits comes as one batch; an error of ours refuses the input that caused it."""
 
     def load(self) -> None:
         self.names = list(COLOURS)
@@ -40,7 +41,7 @@ class ColourNames(OneShotModelServer):
 
 
 async def ask(colours: list[list[float]], port: int) -> None:
-    """Sends all colours at once: the server makes one batch of them."""
+    """Sends all colours at once, so that the server can make one batch of them."""
     engine = DispatchEngine([f"tcp://127.0.0.1:{port}"])
     await engine.start()
     tasks = [engine.dispatch(OneShotReq(request_id=gen_request_id("colour"), inputs=rgb)) for rgb in colours]
@@ -50,12 +51,17 @@ async def ask(colours: list[list[float]], port: int) -> None:
     await engine.close()
 
 
+def as_numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split(",")]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A server of colour names or, given colours, its client.")
-    parser.add_argument("colours", nargs="*", metavar="R,G,B", type=lambda text: [float(n) for n in text.split(",")])
-    parser.add_argument("--port", type=int, default=6501)
+    parser.add_argument("colours", nargs="*", metavar="R,G,B", type=as_numbers, help="to name; none: be the server")
+    parser.add_argument("--port", type=int, default=6501, help="where the server listens (default: 6501)")
     args = parser.parse_args()
     if args.colours:
         asyncio.run(ask(args.colours, args.port))
     else:
-        ColourNames("colour_names", "colour-names", model_device="cpu", rpc_port=args.port).run_forever()
+        server = ColourNames("colour_names", "colour-names", model_device="cpu", rpc_port=args.port)
+        server.run_forever()

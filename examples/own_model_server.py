@@ -1,21 +1,24 @@
-"""A model server with defaults of its own for every request.
+"""A model server with defaults of its own: what a request does not ask for is taken from `model_forward_kwargs`.
 
-Run `python examples/own_model_server.py`, beside a gateway.
+Run `python examples/own_model_server.py`, and in another shell a gateway, such as `python examples/own_route.py`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A text model server with defaults of its own.")
+    parser.add_argument("rpc_port", nargs="?", type=int, default=6500, help="where gateways connect (default: 6500)")
+    args = parser.parse_args()
     model_server = TextGenerationModelServerHF(
         model_type="text_generation",
-        model_uri="builtin:smollm2-135m-instruct",
+        model_uri="builtin:smollm2-135m-instruct",  # or a folder, a .gguf file, or a hub id such as org/name
         model_device="auto",
         model_forward_kwargs={"top_p": 0.9, "max_tokens": 200},
-        rpc_port=int(sys.argv[1]) if sys.argv[1:] else 6500,
+        rpc_port=args.rpc_port,
         log_level="debug",
     )
     model_server.run_forever()

@@ -1,11 +1,12 @@
 """A gateway with a route of your own. It takes the place of the built-in one; all the others are still there.
 
-Run `python examples/own_route.py`, beside a model server.
+Run `python examples/own_route.py`, in another shell a model server, such as `python examples/own_model_server.py`, and
+call it: `curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' -d '{"messages": "Hi!"}'`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from fastapi import Response
 
@@ -31,6 +32,11 @@ async def chat_completions(request: ChatCompletionsRequest) -> Response:
 
 
 if __name__ == "__main__":
-    port, model_server = sys.argv[1:] or ("8080", "tcp://127.0.0.1:6500")
-    ml_server.configure(model_servers=[model_server])
-    ml_server.run(port=int(port))
+    parser = argparse.ArgumentParser(description="A gateway whose chats all go to one model.")
+    parser.add_argument("port", nargs="?", type=int, default=8080, help="for HTTP (default: 8080)")
+    parser.add_argument(
+        "model_server", nargs="?", default="tcp://127.0.0.1:6500", help="its address (default: tcp://127.0.0.1:6500)"
+    )
+    args = parser.parse_args()
+    ml_server.configure(model_servers=[args.model_server])
+    ml_server.run(port=args.port)

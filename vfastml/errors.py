@@ -7,26 +7,33 @@ from __future__ import annotations
 
 
 class VFastMLError(Exception):
-    """Base of every error that may reach a client. `message` is written for it: no paths, no input echoed back."""
+    """Base of every error that may reach a client. `message` is written for it: no paths, no input echoed back. Left
+    out, it is the class's own sentence."""
 
     status = 500
     type = "server_error"
+    default_message = "The request failed."
     default_code: str | None = None
     retryable = False
 
     def __init__(
         self,
-        message: str,
+        message: str | None = None,
         *,
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = self.default_message if message is None else message
+        super().__init__(self.message)
         self.param = param
         self.code = code if code is not None else self.default_code
         self.retry_after_s = retry_after_s
+
+    @property
+    def status_code(self) -> int:
+        """The same as `status`."""
+        return self.status
 
     @property
     def kind(self) -> str:
@@ -39,15 +46,19 @@ class UserError(VFastMLError):
 
     status = 400
     type = "invalid_request_error"
+    default_message = "The request cannot be answered as it is."
 
 
 class InvalidRequestError(UserError):
     """A field is missing, malformed or out of range."""
 
+    default_message = "The request is not valid."
+
 
 class UnsupportedError(UserError):
     """A field asks for something that this server, or this model, cannot do."""
 
+    default_message = "The request asks for something that this server does not support."
     default_code = "unsupported_parameter"
 
 
@@ -56,6 +67,7 @@ class AuthenticationError(UserError):
 
     status = 401
     type = "authentication_error"
+    default_message = "A valid API key is required."
     default_code = "invalid_api_key"
 
 
@@ -64,12 +76,14 @@ class NotFoundError(UserError):
 
     status = 404
     type = "not_found_error"
+    default_message = "What was asked for does not exist."
 
 
 class ModelNotFoundError(UserError):
     """No server serves a model of that name."""
 
     status = 404
+    default_message = "There is no model of that name."
     default_code = "model_not_found"
 
 
@@ -77,12 +91,14 @@ class MethodNotAllowedError(UserError):
     """The route exists, but not for this HTTP method."""
 
     status = 405
+    default_message = "This route does not take that HTTP method."
 
 
 class RequestTooLargeError(UserError):
     """The body is larger than the gateway reads."""
 
     status = 413
+    default_message = "The request is too large."
     default_code = "request_too_large"
 
 
@@ -91,6 +107,7 @@ class RateLimitError(UserError):
 
     status = 429
     type = "rate_limit_error"
+    default_message = "Too many requests at a time: try again a little later."
     default_code = "rate_limit_exceeded"
     retryable = True
 
@@ -100,6 +117,7 @@ class QuotaLimitError(UserError):
 
     status = 429
     type = "insufficient_quota"
+    default_message = "What this API key was granted is used up."
     default_code = "insufficient_quota"
 
 
@@ -107,12 +125,14 @@ class RequestCancelledError(UserError):
     """The client went away or cancelled; nobody usually reads this."""
 
     status = 499
+    default_message = "The request was cancelled."
     default_code = "request_cancelled"
 
 
 class InternalServerError(VFastMLError):
     """Our fault. The details are in the log, not in the message."""
 
+    default_message = "The server made a mistake while it handled the request."
     default_code = "internal_error"
 
 
@@ -121,6 +141,7 @@ class InternalServerTooBusyError(InternalServerError):
 
     status = 503
     type = "service_unavailable"
+    default_message = "The server is busy: try again a little later."
     default_code = "service_unavailable"
     retryable = True
 
@@ -128,6 +149,7 @@ class InternalServerTooBusyError(InternalServerError):
 class ServerLostError(InternalServerTooBusyError):
     """The model server that held this request is gone."""
 
+    default_message = "The model server that worked on this request is gone."
     default_code = "server_lost"
 
 
@@ -136,6 +158,7 @@ class DeadlineExceededError(InternalServerError):
 
     status = 504
     type = "timeout_error"
+    default_message = "The request was not answered before its deadline."
     default_code = "deadline_exceeded"
 
 

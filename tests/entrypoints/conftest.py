@@ -86,7 +86,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def live(serve: Serve, engine: FakeDispatchEngine) -> LiveGateway:
-    return serve(Gateway(GatewayConfig(keep_alive_s=0.2), engine))
+    return serve(Gateway(GatewayConfig(keep_alive_s=0.2, access_log="all"), engine))
 
 
 def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:

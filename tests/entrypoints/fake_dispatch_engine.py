@@ -34,20 +34,30 @@ async def say_hello(task: DispatchTask) -> None:
     """The default answer: "Hello" and " world" for each choice, five prompt tokens of which two were cached."""
     request = task.request
     if isinstance(request, TextGenerationReq):
-        ids = [7, 8] if request.return_token_ids else None
-        task.add_accepted(Accepted(task.request_id, 5, [1, 2, 3, 4, 5] if ids else None))
-        for index in range(request.n):
-            task.add_delta(Delta(task.request_id, index, "Hello", ids))
-            await asyncio.sleep(0)
-        for index in range(request.n):
-            task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END"))
-        task.finish(Finished(task.request_id, Usage(5, 2 * request.n, 2)))
+        await _say_hello(task, request, request.n or 1)
     elif isinstance(request, TokenizeReq):
         task.finish(Tokenized(task.request_id, [1, 2, 3], 512))
     elif isinstance(request, DetokenizeReq):
         task.finish(Detokenized(task.request_id, "text"))
     elif isinstance(request, OneShotReq):
         task.finish(Output(task.request_id, {"score": 0.5}))
+
+
+async def _say_hello(task: DispatchTask, request: TextGenerationReq, n: int) -> None:
+    ids = [7, 8] if request.return_token_ids else None
+    task.add_accepted(Accepted(task.request_id, 5, [1, 2, 3, 4, 5] if ids else None, n))
+    for index in range(n):
+        task.add_delta(Delta(task.request_id, index, "Hello", ids))
+        await asyncio.sleep(0)
+    for index in range(n):
+        task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END"))
+    task.finish(Finished(task.request_id, Usage(5, 2 * n, 2)))
+
+
+async def choose_two(task: DispatchTask) -> None:
+    """The answer of a server whose default is n = 2."""
+    assert isinstance(task.request, TextGenerationReq)
+    await _say_hello(task, task.request, task.request.n or 2)
 
 
 def fail_with(error: VFastMLError, after: list[str] | None = None) -> Script:

@@ -62,7 +62,7 @@ def test_hanging_up_cancels(
     assert engine.open_requests == 0
     assert "Traceback" not in caplog.text
     assert max(record.levelno for record in caplog.records) == logging.INFO
-    assert f"POST {path} {200 if body.get('stream') else 499} " in caplog.text
+    assert f"POST {path} {200 if body.get('stream') else 499} in " in caplog.text
 
 
 def test_hanging_up_before_the_stream_was_accepted(live: LiveGateway, engine: FakeDispatchEngine) -> None:

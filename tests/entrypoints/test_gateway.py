@@ -8,7 +8,10 @@ import subprocess
 import sys
 from typing import Any
 
+import httpx
 import pytest
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
 from starlette.responses import Response
 
 import vfastml.utils.api as api_utils
@@ -16,8 +19,8 @@ from prebuilt_apps.openai.api_interfaces import ChatCompletionsRequest
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished
-from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
-from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
+from vfastml.engine.dispatch_task import DispatchRequestResult, DispatchTask
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.errors import RateLimitError
@@ -52,6 +55,49 @@ async def test_a_users_route_wins(gateway: Gateway, engine: FakeDispatchEngine) 
     mine = engine.requests[0]
     assert isinstance(mine, TextGenerationReq)
     assert (mine.model_uri, mine.messages) == ("selected", messages)
+
+
+async def test_messages_are_dicts_with_attributes(engine: FakeDispatchEngine) -> None:
+    ml_server = Gateway(dispatch_engine=engine)
+    seen: list[Any] = []
+
+    @ml_server.app.post("/v1/chat/completions")
+    async def chat_completions(request: ChatCompletionsRequest) -> None:
+        seen.extend((msg["role"], msg.role, msg.content) for msg in request.messages)  # type: ignore[attr-defined]
+
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": []}]
+    async with client_of(ml_server) as client:
+        for sent in (messages, "hello"):
+            assert (await client.post("/v1/chat/completions", json={"messages": sent})).status_code == 200
+    assert seen == [("user", "user", "hi"), ("assistant", "assistant", None), ("user", "user", "hello")]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/livez", "/health", "/version"])
+async def test_plain_functions_win_too(engine: FakeDispatchEngine, path: str) -> None:
+    ml_server = Gateway(dispatch_engine=engine)
+
+    @ml_server.app.get(path)
+    def mine() -> dict[str, bool]:
+        return {"mine": True}
+
+    async with client_of(ml_server) as client:
+        assert (await client.get(path)).json() == {"mine": True}
+
+
+async def test_a_users_layer_is_inside_of_ours(engine: FakeDispatchEngine) -> None:
+    ml_server = Gateway(GatewayConfig(api_keys=("k",)), engine)
+    reached: list[str] = []
+
+    @ml_server.app.middleware("http")
+    async def note(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        reached.append(request.url.path)
+        return await call_next(request)
+
+    async with client_of(ml_server) as client:
+        assert (await client.get("/version")).status_code == 401
+        assert reached == []
+        assert (await client.get("/version", headers={"x-api-key": "k"})).status_code == 200
+    assert reached == ["/version"]
 
 
 async def test_a_users_route_refuses_like_the_built_in_one(gateway: Gateway, engine: FakeDispatchEngine) -> None:
@@ -106,6 +152,12 @@ async def test_json_responses_of_every_kind(
     assert expected.items() <= json.loads(bytes(response.body)).items()
 
 
+def test_images_leave_as_base64() -> None:
+    request = ImageToImageReq(request_id="a", images=[b"x"])
+    response = api_utils.build_json_response("a", DispatchRequestResult(request, "m", result={"images": [b"\x00\xff"]}))
+    assert json.loads(bytes(response.body)) == {"output": {"images": ["AP8="]}}
+
+
 def test_request_ids_are_unique() -> None:
     ids = {api_utils.gen_request_id("x") for _ in range(1000)}
     assert len(ids) == 1000
@@ -113,8 +165,18 @@ def test_request_ids_are_unique() -> None:
 
 
 def test_unknown_options_are_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"'colour'.*log_level"):
-        Gateway().configure(colour="red")
+    with pytest.raises(TypeError, match=r"'colour', 'size'.*log_level"):
+        Gateway().configure(colour="red", size=2)
+    with pytest.raises(TypeError, match="'colour'"):
+        Gateway().run(colour="red")  # type: ignore[call-arg]
+
+
+def test_there_is_one_kind_of_dispatch_engine() -> None:
+    gateway = Gateway()
+    gateway.configure(log_level="warn", dispatch_engine="async")
+    assert gateway._config.log_level == "warning"
+    with pytest.raises(ValueError, match="only 'async'"):
+        gateway.configure(dispatch_engine="sync")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +188,10 @@ def test_unknown_options_are_refused_by_name() -> None:
         {"model_servers": "tcp://127.0.0.1:6500"},
         {"model_servers": []},
         {"model_servers": ["http://x"]},
+        {"access_log": "some"},
+        {"cors_origins": "https://example.org"},
+        {"cors_origins": ["example.org"]},
+        {"root_path": "llm"},
         {"keep_alive_s": 0},
         {"max_body_bytes": -1},
         {"drain_timeout_s": -1},
@@ -136,14 +202,48 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         Gateway().configure(**options)
 
 
-def test_options_come_before_use(engine: FakeDispatchEngine) -> None:
-    used = Gateway()
+async def test_options_come_before_use() -> None:
+    # With a real engine made by the gateway: one that is given is there from the start.
+    used, built, served = Gateway(), Gateway(), Gateway()
     assert used.dispatch_engine is used.dispatch_engine
-    built = Gateway(dispatch_engine=engine)
     built.build()
-    for gateway in (used, built):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(served.app), base_url="http://gateway") as client:
+        await client.get("/livez")
+    for gateway in (used, built, served):
         with pytest.raises(RuntimeError, match="before"):
             gateway.configure(log_level="debug")
+
+
+async def test_the_app_is_complete_whatever_serves_it(engine: FakeDispatchEngine) -> None:
+    gateway = Gateway(GatewayConfig(api_keys=("k",), max_body_bytes=100), engine)
+
+    @gateway.app.get("/version")
+    async def mine() -> str:
+        return "mine"
+
+    key = {"authorization": "Bearer k"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://gateway") as client:
+        assert (await client.get("/version")).status_code == 401
+        answer = await client.get("/version", headers=key)
+        assert (answer.json(), "x-request-id" in answer.headers) == ("mine", True)
+        assert (await client.post("/v1/completions", json={"prompt": "x"}, headers=key)).status_code == 200
+        assert (await client.post("/v1/completions", json={"prompt": "x" * 100}, headers=key)).status_code == 413
+        gateway._gate.close()
+        assert (await client.get("/version", headers=key)).status_code == 503
+
+
+async def test_what_cannot_be_completed_is_not_served_half(engine: FakeDispatchEngine) -> None:
+    gateway = Gateway(GatewayConfig(api_keys=("k",)), engine)
+
+    @gateway.app.get("/mine")
+    async def mine() -> str:
+        return "mine"
+
+    gateway._add_routes = lambda: 1 / 0  # type: ignore[method-assign,assignment]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(gateway.app), base_url="http://gateway") as client:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await client.get("/mine")
 
 
 async def test_options_reach_the_engine() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from datetime import date
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import HTTPException
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
@@ -93,6 +95,25 @@ class Order(BaseModel):
         return note
 
 
+class Circle(BaseModel):
+    kind: Literal["circle"]
+    radius: float
+
+
+class Square(BaseModel):
+    kind: Literal["square"]
+    side: float
+
+
+class Shapes(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    shapes: list[Annotated[Circle | Square, Field(discriminator="kind")]]
+    unit: Literal["cm", "in"] = "cm"
+    at: UUID | date | None = None
+    page: HttpUrl | None = None
+
+
 @pytest.fixture
 def gateway(engine: FakeDispatchEngine) -> Gateway:
     gateway = Gateway(dispatch_engine=engine)
@@ -116,6 +137,18 @@ def gateway(engine: FakeDispatchEngine) -> Gateway:
     @gateway.app.get("/own")
     async def own() -> None:
         raise errors.RateLimitError("slow down")
+
+    @gateway.app.get("/plain/{name}")
+    def plain(name: str) -> None:
+        raise getattr(errors, name)
+
+    @gateway.app.get("/status/{status}")
+    def give_status(status: int, detail: str | None = None) -> None:
+        raise HTTPException(status, detail)
+
+    @gateway.app.post("/shapes")
+    def shapes(shapes: Shapes) -> int:
+        return len(shapes.shapes)
 
     return gateway
 
@@ -141,6 +174,76 @@ async def test_bodies_of_user_routes(gateway: Gateway, body: bytes, param: str |
     async with client_of(gateway) as client:
         response = await client.post("/order", content=body, headers={"content-type": "application/json"})
     assert_envelope(response, 400, type="invalid_request_error", param=param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"shapes": "s3cret"}, "shapes"),
+        ({"shapes": ["s3cret"]}, "shapes[0]"),
+        ({"shapes": [{"kind": "s3cret"}]}, "shapes[0]"),
+        ({"shapes": [{"kind": "circle", "radius": "s3cret"}]}, "shapes[0].circle.radius"),
+        ({"shapes": [{"kind": "circle"}]}, "shapes[0].circle.radius"),
+        ({"unit": "s3cret"}, "unit"),
+        ({"at": "s3cret"}, "at.uuid"),
+        ({"page": "s3cret"}, "page"),
+        ({"page": "https://s3cret:s3cret"}, "page"),
+        ({"note": "s3cret"}, "note"),
+    ],
+)
+async def test_no_value_is_echoed(gateway: Gateway, fields: dict[str, Any], param: str) -> None:
+    async with client_of(gateway) as client:
+        response = await client.post("/shapes", json={"shapes": [], **fields})
+    assert_envelope(response, 400, type="invalid_request_error", param=param)
+    assert "s3cret" not in response.text
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_json_that_is_not_sent_as_json(gateway: Gateway, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    async with client_of(gateway) as client:
+        response = await client.post("/order", content=b'{"amount": 1}', headers=headers)
+    assert_envelope(response, 400, param=None)
+    assert "Content-Type: application/json" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", [name for name in vars(errors) if name.endswith("Error")])
+async def test_every_error_can_be_raised_without_a_message(gateway: Gateway, name: str) -> None:
+    error = getattr(errors, name)()
+    assert error.message == str(error) == type(error).default_message
+    assert error.message.endswith(".")
+    assert error.status_code == error.status
+    async with client_of(gateway) as client:
+        response = await client.get(f"/plain/{name}")
+    assert_envelope(response, error.status, message=error.message, type=error.type, code=error.code)
+
+
+def test_every_error_has_a_sentence_of_its_own() -> None:
+    classes = [errors.VFastMLError, *errors._BY_KIND.values()]
+    assert len({cls.default_message for cls in classes}) == len(errors._BY_KIND)
+    assert errors.InternalServerError("mine").message == "mine"
+    with pytest.raises(AttributeError):
+        errors.InternalServerError().status_code = 200  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "message"),
+    [
+        (401, None, "A valid API key is required."),
+        (403, None, "Forbidden."),
+        (404, None, "There is no such route."),
+        (404, "No such poem.", "No such poem."),
+        (409, "Taken", "Taken"),
+        (499, "gone", "gone"),
+        (520, "odd", "odd"),
+        (500, None, "Internal Server Error."),
+        (503, None, "The server is busy: try again a little later."),
+    ],
+)
+async def test_statuses_of_http_exceptions(gateway: Gateway, status: int, detail: str | None, message: str) -> None:
+    async with client_of(gateway) as client:
+        response = await client.get(f"/status/{status}", params={} if detail is None else {"detail": detail})
+    assert_envelope(response, status, message=message)
 
 
 async def test_messages_of_validators_are_shown(gateway: Gateway) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.service import free_port
 from tests.entrypoints.conftest import eventually
 from vfastml.engine.addresses import is_loopback
 from vfastml.entrypoints.api_server import Gateway
@@ -36,7 +37,7 @@ class Running:
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
         self.url = re.findall(r"http://[^\s]+", self.greeting)[0]
-        eventually(self._answers, within_s=10)
+        eventually(lambda: livez(self.url), within_s=10)
 
     def signal(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -47,12 +48,6 @@ class Running:
     def stderr(self) -> str:
         assert self.process.stderr is not None
         return self.process.stderr.read()
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/livez").status_code == 200
-        except httpx.TransportError:
-            return False
 
 
 Start = Callable[[list[str]], Running]
@@ -166,6 +161,36 @@ def test_the_prebuilt_app_runs_without_a_model_server(start: Start) -> None:
     assert running.exit_code() == 0
     assert running.process.stdout is not None
     assert running.process.stdout.read() == "", "nobody is told to call what cannot answer"
+
+
+@pytest.mark.parametrize("prefix", ["", "/llm"])
+def test_another_asgi_server_serves_it_complete(prefix: str) -> None:
+    port, key = free_port(), {"x-api-key": "k"}
+    command = [sys.executable, "-m", "uvicorn", "tests.entrypoints.served_app:app", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--root-path", prefix], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: livez(url), within_s=20)
+        assert httpx.get(f"{url}/version").status_code == 401
+        assert httpx.get(f"{url}/version", headers=key).json() == "mine"
+        answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": "x"}, headers=key)
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello world"
+        assert f"'{prefix}/openapi.json'" in httpx.get(f"{url}/docs", headers=key).text
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=10)[0]
+    finally:
+        process.kill()
+    assert "vfastml.entrypoints.access_log: GET /version 401 in " in output
+    assert "Traceback" not in output
+
+
+def livez(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def outcome(*arguments: str) -> subprocess.CompletedProcess[str]:

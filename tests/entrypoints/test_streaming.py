@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.entrypoints.conftest import client_of
-from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, choose_two, fail_with
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
@@ -101,6 +101,21 @@ async def test_prompts_are_streamed_side_by_side(client: httpx.AsyncClient, engi
         (number % 2, str(number)) for number in range(6)
     ]
     assert parsed[-1]["usage"]["total_tokens"] == 8
+
+
+async def test_number_of_choices_is_the_servers_where_none_is_asked_for(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    engine.script = choose_two
+    for path, fields, indexes in (
+        (CHAT, {}, {0, 1}),
+        (CHAT, {"n": 3}, {0, 1, 2}),
+        (COMPLETIONS, {"prompt": ["a", "b", "c"]}, set(range(6))),
+        (COMPLETIONS, {"prompt": ["a", "b", "c"], "n": 1}, {0, 1, 2}),
+    ):
+        choices = only_choices(await chunks(client, path, **fields))
+        assert {choice["index"] for choice in choices} == indexes
+        assert sum(choice["finish_reason"] is not None for choice in choices) == len(indexes)
 
 
 async def test_usage_chunk_only_when_asked(client: httpx.AsyncClient) -> None:

@@ -45,8 +45,6 @@ REALISTIC: list[tuple[str, str, Any]] = [
     ("/v1/chat/completions", "top_logprobs", 5),
     ("/v1/chat/completions", "frequency_penalty", 0.5),
     ("/v1/chat/completions", "presence_penalty", -0.5),
-    ("/v1/chat/completions", "repetition_penalty", 1.1),
-    ("/v1/chat/completions", "logit_bias", {"50256": -100}),
     ("/v1/chat/completions", "tools", [{"type": "function", "function": {"name": "f"}}]),
     ("/v1/chat/completions", "tool_choice", "required"),
     ("/v1/chat/completions", "response_format", {"type": "json_object"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, choose_two
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 
@@ -52,6 +52,14 @@ async def test_completions_of_several_prompts(client: httpx.AsyncClient) -> None
     assert body["usage"]["completion_tokens"] == 12
     assert body["usage"]["total_tokens"] == 22
     assert body["usage"]["prompt_tokens_details"] == {"cached_tokens": 4}
+
+
+async def test_number_of_choices_is_the_servers_where_none_is_asked_for(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    engine.script = choose_two
+    choices = (await client.post("/v1/completions", json={"prompt": ["a", "b"]})).json()["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
 
 
 async def test_each_choice_of_each_prompt_is_in_its_place(

@@ -1,4 +1,4 @@
-"""One log line and one `x-request-id` for each HTTP request. Never a body, a query string or a header's value."""
+"""A log line for HTTP requests, and an `x-request-id` for each. Never a body, a query string or a header's value."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uuid import uuid4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.root_path import route_path
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +20,13 @@ _ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLogMiddleware:
-    """The outermost layer: it sees every answer. Probes are logged at debug level. A client's own `x-request-id` is
-    kept when it is short and plain."""
+    """Outside of all that answers. `shown` is one of ACCESS_LOGS; neither probes nor clients that went away count as
+    errors, and with `all` probes are logged at debug level. A client's own `x-request-id` is kept when it is short and
+    plain."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, shown: str) -> None:
         self.app = app
+        self.shown = shown
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +46,22 @@ class AccessLogMiddleware:
         try:
             await self.app(scope, receive, marked_send)
         finally:
-            _log(scope, status, time.monotonic() - started_at, request_id)
+            self._log(scope, status, time.monotonic() - started_at, request_id)
+
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+        path = route_path(scope)
+        is_probe = path in FREE_PATHS
+        is_error = status >= 400 and status != CLIENT_CLOSED_REQUEST and not is_probe
+        if self.shown == "all" or (self.shown == "errors" and is_error):
+            logger.log(
+                logging.DEBUG if is_probe else logging.INFO,
+                "%s %s %d in %.1f ms, %s",
+                scope["method"],
+                path[:_MAX_PATH_CHARS],
+                status,
+                seconds * 1000,
+                request_id.decode(),
+            )
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -51,9 +69,3 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
             return bytes(value)
     return f"req-{uuid4().hex}".encode()
-
-
-def _log(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
-    level = logging.DEBUG if scope["path"] in FREE_PATHS else logging.INFO
-    path = scope["path"][:_MAX_PATH_CHARS]
-    logger.log(level, "%s %s %d %.1f ms %s", scope["method"], path, status, seconds * 1000, request_id.decode())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from vfastml import __version__
 from vfastml.engine.addresses import bracketed, is_loopback
@@ -24,21 +26,29 @@ from vfastml.entrypoints.openai.chat import chat_route
 from vfastml.entrypoints.openai.completions import completions_route
 from vfastml.entrypoints.openai.models import models_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
+from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
 from vfastml.entrypoints.serving import GatewayServer, bind
 from vfastml.utils.logging import configure_logging
 
+_SHOWN_TO_PAGES = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
+"""Response headers that a web page of another origin may read."""
+
 
 class Gateway:
     """HTTP in front of a DispatchEngine. Put routes of your own on `app`, then `configure` and `run`: the built-in
-    routes are added last, where a path is still free, so yours win."""
+    routes are added last, where a path is still free, so yours win.
+
+    Another ASGI server may serve `app` as well: it is complete from its first call on. The address, signals and the
+    patience for slow clients are that server's business then. An app that mounts it has to run
+    `app.router.lifespan_context`, which starts the engine, in a lifespan of its own."""
 
     def __init__(self, config: GatewayConfig | None = None, dispatch_engine: DispatchEngine | None = None) -> None:
         self._config = config or GatewayConfig()
         self._engine = dispatch_engine
         self._app: FastAPI | None = None
         self._gate = DrainGate()
-        self._built = False
+        self._is_complete = False
         self._advice: str | None = None
         """How to call what `run` serves, shown once a model is there to answer."""
 
@@ -46,7 +56,9 @@ class Gateway:
     def app(self) -> FastAPI:
         """The application, made on first use."""
         if self._app is None:
-            self._app = FastAPI(title="VFastML", version=__version__, lifespan=self._lifespan, redirect_slashes=False)
+            self._app = _CompletedApp(
+                self._complete, title="VFastML", version=__version__, lifespan=self._lifespan, redirect_slashes=False
+            )
             install_error_handlers(self._app)
         return self._app
 
@@ -58,26 +70,26 @@ class Gateway:
             self._engine = DispatchEngine(config.model_servers, hold_s=config.hold_s, max_held=config.max_held)
         return self._engine
 
-    def configure(self, **options: Any) -> None:
-        """Set fields of GatewayConfig. Raises TypeError for an unknown one, ValueError for a bad value, and
-        RuntimeError once the engine or the routes have been made from the values of before."""
-        if self._built or self._engine is not None:
-            raise RuntimeError("configure() comes before build(), run() and the first use of dispatch_engine")
+    def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:
+        """Set fields of GatewayConfig; `dispatch_engine` names the kind of engine, of which there is one. Raises
+        TypeError for unknown options, ValueError for a bad value, and RuntimeError once the engine or the routes have
+        been made from the values of before."""
+        if dispatch_engine != "async":
+            raise ValueError(f"unknown dispatch engine {dispatch_engine!r}: only 'async' exists")
+        if self._is_complete or self._engine is not None:
+            raise RuntimeError("configure() comes before build(), run(), serving and the first use of dispatch_engine")
         self._config = self._config.with_options(options)
 
     def build(self) -> FastAPI:
-        """The complete application: built-in routes, keys, limits. A second call changes nothing."""
-        if not self._built:
-            self._built = True
-            self._add_routes()
-            self._add_layers()
+        """`app` with its built-in routes, keys and limits, which it otherwise gets when it is first called. A second
+        call changes nothing."""
+        self._complete()
         return self.app
 
     def run(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is open and return. Leaves by SystemExit 1, with one line on
         stderr, when the address cannot be had, or may not be without keys."""
         config = self._config
-        configure_logging(config.log_level)
         if not (is_loopback(host) or config.api_keys or config.insecure):
             sys.exit(f"Refusing to listen on {host} without API keys: set some, or say that insecure is meant.")
         try:
@@ -90,6 +102,12 @@ class Gateway:
             _say(f"VFastML listens on {url}")
             self._advice = _curl(url, with_key=bool(config.api_keys))
             server.run(sockets=[listener])
+
+    def _complete(self) -> None:
+        if not self._is_complete:
+            self._add_routes()
+            self._add_layers()
+            self._is_complete = True
 
     def _add_routes(self) -> None:
         engine, keep_alive_s = self.dispatch_engine, self._config.keep_alive_s
@@ -106,14 +124,28 @@ class Gateway:
 
     def _add_layers(self) -> None:
         # The last one added is the outermost.
-        self.app.add_middleware(DisconnectMiddleware, max_body_bytes=self._config.max_body_bytes)
-        self.app.add_middleware(DrainMiddleware, gate=self._gate)
-        self.app.add_middleware(AuthMiddleware, keys=KeyRing(self._config.api_keys))
-        self.app.add_middleware(ErrorMiddleware)
-        self.app.add_middleware(AccessLogMiddleware)
+        app, config = self.app, self._config
+        app.add_middleware(DisconnectMiddleware, max_body_bytes=config.max_body_bytes)
+        app.add_middleware(DrainMiddleware, gate=self._gate)
+        app.add_middleware(AuthMiddleware, keys=KeyRing(config.api_keys))
+        app.add_middleware(ErrorMiddleware)
+        if config.cors_origins:
+            # Outside of keys, as a preflight has none, and of errors, which a page may read too. All headers that a
+            # page asks for are allowed: clients send many, and keys are the only thing that opens a route.
+            app.add_middleware(
+                CORSMiddleware,
+                allow_origins=config.cors_origins,
+                allow_methods=("*",),
+                allow_headers=("*",),
+                expose_headers=_SHOWN_TO_PAGES,
+            )
+        app.add_middleware(AccessLogMiddleware, shown=config.access_log)
+        if config.root_path:
+            app.add_middleware(RootPathMiddleware, root_path=config.root_path)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        configure_logging(self._config.log_level)
         await self.dispatch_engine.start()
         advising = asyncio.create_task(self._advise_when_ready())
         try:
@@ -126,6 +158,19 @@ class Gateway:
         await self.dispatch_engine.wait_ready()
         if self._advice is not None:
             _say(f"Try: {self._advice}")
+
+
+class _CompletedApp(FastAPI):
+    """Has itself completed on its first call, before its layers are put together: whatever serves it, nothing that
+    guards it can be missing."""
+
+    def __init__(self, complete: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._complete = complete
+
+    def build_middleware_stack(self) -> ASGIApp:
+        self._complete()
+        return super().build_middleware_stack()
 
 
 FastMLServer = Gateway()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vfastml.entrypoints.root_path import route_path
 from vfastml.errors import AuthenticationError
 
 FREE_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/health"})
@@ -32,7 +33,7 @@ class KeyRing:
 
 
 class AuthMiddleware:
-    """Refuses by default: it looks at the raw path, before any routing, so a new route is guarded from the start.
+    """Refuses by default: it looks at the path itself, before any routing, so a new route is guarded from the start.
 
     Raises AuthenticationError.
     """
@@ -67,7 +68,7 @@ def cache_salt(scope: Scope, asked: str | None) -> str:
 
 
 def _is_free(scope: Scope) -> bool:
-    return scope["path"] in FREE_PATHS or scope["method"] == "OPTIONS"
+    return route_path(scope) in FREE_PATHS or scope["method"] == "OPTIONS"
 
 
 def _offered_keys(scope: Scope) -> Iterator[bytes]:

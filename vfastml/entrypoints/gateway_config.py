@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from vfastml.engine.discovery import static_endpoints
 from vfastml.entrypoints.limits import MAX_BODY_BYTES
-from vfastml.utils.logging import LEVELS
+from vfastml.utils.logging import checked_level
+
+ACCESS_LOGS = ("all", "errors", "off")
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,13 @@ class GatewayConfig:
     """Any of them opens every route; none: no key is asked for."""
     insecure: bool = False
     """Listen beyond this machine without keys."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may call from a browser, `https://host` or `http://host:port`; `*` is any."""
+    root_path: str = ""
+    """The prefix under which a proxy publishes the gateway, such as `/llm`, whether it takes it off or passes it on."""
     log_level: str = "info"
+    access_log: str = "errors"
+    """Which requests are logged: `all`, those that ended as `errors`, or none (`off`)."""
     drain_timeout_s: float = 30.0
     """How long open requests may go on after the first SIGTERM or SIGINT."""
     keep_alive_s: float = 15.0
@@ -36,8 +49,12 @@ class GatewayConfig:
         object.__setattr__(self, "api_keys", _listed("api_keys", self.api_keys))
         if any(not key.strip() for key in self.api_keys):
             raise ValueError("an API key is empty")
-        if self.log_level.lower() not in LEVELS:
-            raise ValueError(f"unknown log level {self.log_level!r}: expected one of {', '.join(LEVELS)}")
+        origins = tuple(_checked_origin(origin) for origin in _listed("cors_origins", self.cors_origins))
+        object.__setattr__(self, "cors_origins", origins)
+        _check_root_path(self.root_path)
+        object.__setattr__(self, "log_level", checked_level(self.log_level))
+        if self.access_log not in ACCESS_LOGS:
+            raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
         for name in ("keep_alive_s", "max_body_bytes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")
@@ -46,11 +63,11 @@ class GatewayConfig:
                 raise ValueError(f"{name} must not be negative")
 
     def with_options(self, options: dict[str, Any]) -> GatewayConfig:
-        """A copy with these options set. Raises TypeError for an unknown one, by name."""
+        """A copy with these options set. Raises TypeError for unknown ones, by name."""
         known = [field.name for field in fields(self)]
         unknown = [name for name in options if name not in known]
         if unknown:
-            raise TypeError(f"unknown option {unknown[0]!r}: the options are {', '.join(known)}")
+            raise TypeError(f"unknown option {', '.join(map(repr, unknown))}: the options are {', '.join(known)}")
         return replace(self, **options)
 
 
@@ -58,3 +75,24 @@ def _listed(name: str, values: Any) -> tuple[str, ...]:
     if isinstance(values, str):
         raise ValueError(f"{name} is a list of strings, not one string")
     return tuple(values)
+
+
+def _checked_origin(text: str) -> str:
+    """As browsers send it: in small letters. Raises ValueError for what would never be equal to one."""
+    origin = text.strip().lower()
+    if origin == "*":
+        return origin
+    parts = _ORIGIN.fullmatch(origin)
+    if parts is None:
+        raise ValueError(f"bad CORS origin {text!r}: expected scheme://host, scheme://host:port or *")
+    scheme, _, port = parts.groups()
+    if port is not None and _DEFAULT_PORTS.get(scheme) == port:
+        raise ValueError(f"bad CORS origin {text!r}: browsers leave out {port}, the port of {scheme}")
+    return origin
+
+
+def _check_root_path(path: str) -> None:
+    if path and not _ROOT_PATH.fullmatch(path):
+        raise ValueError(f"bad root path {path!r}: expected a path such as /llm, without a slash at its end")
+    if path == "/v1":
+        raise ValueError("bad root path '/v1': the routes' own paths begin so, and it could not be told from them")

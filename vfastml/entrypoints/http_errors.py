@@ -21,6 +21,7 @@ from vfastml.errors import (
     AuthenticationError,
     InternalServerError,
     InternalServerTooBusyError,
+    InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
     RateLimitError,
@@ -43,7 +44,9 @@ _OF_STATUS: dict[int, type[VFastMLError]] = {
     429: RateLimitError,
     503: InternalServerTooBusyError,
 }
-_SENTENCES = {404: "There is no such route.", 405: "This route does not take that HTTP method."}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_NO_SUCH_ROUTE = "There is no such route."
+_NOT_SENT_AS_JSON = "The body must be a JSON object, sent with the header 'Content-Type: application/json'."
 
 
 class ApiJSONResponse(JSONResponse):
@@ -68,7 +71,7 @@ def shown_to_client(error: Exception) -> VFastMLError:
     if isinstance(error, VFastMLError):
         return error
     logger.error("A request failed with an unforeseen exception.", exc_info=error)
-    return InternalServerError("The server made a mistake while it handled the request.")
+    return InternalServerError()
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -124,7 +127,10 @@ async def _on_own_error(_: Request, error: Exception) -> Response:
 async def _on_validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: Sequence[Mapping[str, Any]] = error.errors()
-    # FastAPI's first element says which part of the request it is about: body, query, path ...
+    if isinstance(error.body, bytes) and problems[0]["loc"] == ("body",):
+        # FastAPI reads as JSON only what says that it is.
+        return error_response(InvalidRequestError(_NOT_SENT_AS_JSON))
+    # Its first element says which part of the request it is about: body, query, path ...
     return error_response(first_problem(problems, skip=1))
 
 
@@ -143,7 +149,12 @@ def _as_own_error(error: HTTPException) -> VFastMLError:
     return own
 
 
-def _message_of(error: HTTPException) -> str:
-    if error.detail == HTTPStatus(error.status_code).phrase:
-        return _SENTENCES.get(error.status_code, f"{error.detail}.")
-    return error.detail if isinstance(error.detail, str) else msgspec.json.encode(error.detail).decode()
+def _message_of(error: HTTPException) -> str | None:
+    """None: nothing was said beyond the status."""
+    if not isinstance(error.detail, str):
+        return msgspec.json.encode(error.detail).decode()
+    if error.detail != _PHRASES.get(error.status_code):
+        return error.detail
+    if error.status_code == 404:
+        return _NO_SUCH_ROUTE
+    return None if error.status_code in _OF_STATUS else f"{error.detail}."

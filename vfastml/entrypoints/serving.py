@@ -63,6 +63,7 @@ class GatewayServer(uvicorn.Server):
                 timeout_graceful_shutdown=_LAST_WORDS_S,
             )
         )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._gate = gate
         self._drain_timeout_s = drain_timeout_s
         self._fail_open = fail_open

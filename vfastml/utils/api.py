@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from vfastml.engine.dispatch_replies import Detokenized, Tokenized
 from vfastml.engine.dispatch_requests import TextGenerationReq
-from vfastml.engine.dispatch_task import DispatchRequestResult
+from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.entrypoints.http_errors import ApiJSONResponse, error_response
 from vfastml.entrypoints.openai.replies import whole_body
 from vfastml.entrypoints.openai.reply_styles import CHAT, COMPLETION

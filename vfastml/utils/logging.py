@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+_OTHER_NAMES = {"warn": "warning"}
 
 _ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029)}
 
@@ -20,18 +21,24 @@ class OneLineFormatter(logging.Formatter):
         return super().formatMessage(record).translate(_ESCAPED)
 
 
+def checked_level(name: str) -> str:
+    """The one of LEVELS that is meant: in any case, `warn` for warning. Raises ValueError for an unknown one."""
+    level = _OTHER_NAMES.get(name.lower(), name.lower())
+    if level not in LEVELS:
+        raise ValueError(f"unknown log level {name!r}: expected one of {', '.join(LEVELS)}")
+    return level
+
+
 def configure_logging(level: str) -> None:
     """Show the records of the `vfastml` loggers from `level` up, and other libraries' from warning up, on stderr.
 
     Handlers that the application has set up itself are kept, and ours is not added. Raises ValueError for an unknown
     level.
     """
-    if level.lower() not in LEVELS:
-        raise ValueError(f"unknown log level {level!r}: expected one of {', '.join(LEVELS)}")
+    level = checked_level(level)
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(OneLineFormatter())
         root.addHandler(handler)
     logging.getLogger("vfastml").setLevel(level.upper())
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -33,7 +33,7 @@ class ChatCompletionsRequest(TextRequest):
             model_uri=self.model,
             messages=self.messages,
             sampling=self.sampling(),
-            n=self.choices(),
+            n=self.n,
             stream=bool(self.stream),
             return_token_ids=bool(self.return_token_ids),
             cache_salt=salt,

@@ -66,7 +66,7 @@ class CompletionsRequest(TextRequest):
 
     @model_validator(mode="after")
     def _check_total_choices(self) -> CompletionsRequest:
-        if len(self.prompt) * self.choices() > MAX_TOTAL_CHOICES:
+        if len(self.prompt) * (self.n or 1) > MAX_TOTAL_CHOICES:
             raise InvalidRequestError(f"Prompts times 'n' may be at most {MAX_TOTAL_CHOICES}.", param="n")
         return self
 
@@ -81,7 +81,7 @@ class CompletionsRequest(TextRequest):
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_token_ids=None if isinstance(prompt, str) else prompt,
             sampling=self.sampling(),
-            n=self.choices(),
+            n=self.n,
             stream=bool(self.stream),
             echo=bool(self.echo),
             return_token_ids=bool(self.return_token_ids),

@@ -1,4 +1,4 @@
-"""Chat messages: checked for what every template relies on, and passed on as the dicts that came."""
+"""Chat messages: checked for what every template relies on, and passed on as they came."""
 
 from __future__ import annotations
 
@@ -63,9 +63,23 @@ def _one_user_message(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
-def _kept_as_sent(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+class SentMessage(dict[str, Any]):
+    """A checked message: the dict that came, key for key, with its two usual parts as attributes too."""
+
+    @property
+    def role(self) -> str:
+        """One of those in ChatMessage."""
+        return str(self["role"])
+
+    @property
+    def content(self) -> Any:
+        """Text, a list of parts, or None if there is none."""
+        return self.get("content")
+
+
+def _kept_as_sent(value: Any, check: ValidatorFunctionWrapHandler) -> list[SentMessage]:
     check(value)
-    return value
+    return [SentMessage(message) for message in value]
 
 
 _CheckedMessages = Annotated[
@@ -76,4 +90,4 @@ _CheckedMessages = Annotated[
 ]
 
 Messages = Annotated[list[dict[str, Any]], GetPydanticSchema(lambda _, schema_of: schema_of(_CheckedMessages))]
-"""At least one message, or a string that stands for one of the user's. The checked value is plain dicts."""
+"""At least one message, or a string that stands for one of the user's. The checked messages are SentMessages."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Usage
-from vfastml.engine.dispatch_task import DispatchRequestResult, TextGenerationResult
+from vfastml.engine.dispatch_result import DispatchRequestResult, TextGenerationResult
 from vfastml.entrypoints.openai.reply_styles import Choice, ReplyStyle
 from vfastml.entrypoints.streaming import event
 

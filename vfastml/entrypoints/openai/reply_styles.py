@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from vfastml.engine.dispatch_replies import Delta
-from vfastml.engine.dispatch_task import TextChoice
+from vfastml.engine.dispatch_result import TextChoice
 
 Choice = dict[str, Any]
 

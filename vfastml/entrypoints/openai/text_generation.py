@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
-from vfastml.engine.dispatch_task import DispatchRequestResult, DispatchTask
+from vfastml.engine.dispatch_result import DispatchRequestResult
+from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.openai.replies import ReplyEvents, whole_body
 from vfastml.entrypoints.openai.reply_styles import ReplyStyle
@@ -48,7 +49,7 @@ async def _streamed(
         response_id,
         tasks[0].model,
         accepted,
-        choices_per_prompt=body.choices(),
+        choices_per_prompt=body.n or max(one.num_choices for one in accepted),
         with_usage=body.wants_usage_chunk(),
     )
     return EventStream(tasks, events, keep_alive_s)

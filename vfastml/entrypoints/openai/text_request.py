@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from vfastml.engine.dispatch_requests import SamplingParams
+from vfastml.engine.text_parameters import MAX_BIASED_TOKENS, check_token_bounds
 from vfastml.entrypoints.limits import MAX_CHOICES, MAX_NAME_CHARS, MAX_STOP_CHARS, MAX_STOP_STRINGS
 from vfastml.entrypoints.openai.unsupported_fields import NeutralValues, refuse_unsupported
-from vfastml.errors import InvalidRequestError
 
 _INT64 = 1 << 63
 _INT32_MAX = (1 << 31) - 1
+_INT32_DIGITS = 10
 _TOP_K_OFF = -1
+_LARGEST_BIAS = 100
 
 TokenCount = Annotated[int, Field(ge=1, le=_INT32_MAX)]
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
@@ -29,6 +31,25 @@ StopStrings = Annotated[
     Field(max_length=MAX_STOP_STRINGS),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
+
+
+def _as_logit_bias(value: Any) -> dict[int, float]:
+    if not isinstance(value, dict) or not all(map(_is_token_id, value)):
+        raise ValueError("must be an object whose keys are token ids")
+    if len(value) > MAX_BIASED_TOKENS:
+        raise ValueError(f"there may be at most {MAX_BIASED_TOKENS} entries")
+    # Types are compared exactly, because a bool is an int.
+    if not all(type(bias) in (int, float) and -_LARGEST_BIAS <= bias <= _LARGEST_BIAS for bias in value.values()):
+        raise ValueError(f"each value must be a number between -{_LARGEST_BIAS} and {_LARGEST_BIAS}")
+    return {int(token): float(bias) for token, bias in value.items()}
+
+
+def _is_token_id(key: str) -> bool:
+    """A whole number as it is usually written, so that no two keys are one token."""
+    return key.isascii() and key.isdecimal() and len(key) <= _INT32_DIGITS and str(int(key)) == key
+
+
+LogitBias = Annotated[dict[int, float], PlainValidator(_as_logit_bias, json_schema_input_type=dict[str, float])]
 
 
 class ApiRequest(BaseModel):
@@ -74,7 +95,11 @@ class TextRequest(ApiRequest):
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
     stop: StopStrings | None = None
     ignore_eos: bool | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    logit_bias: LogitBias | None = None
+    """Token ids, as strings, and what is added to their logits."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    """Choices for each prompt; by default as many as the model server was told to give."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
@@ -82,14 +107,8 @@ class TextRequest(ApiRequest):
 
     @model_validator(mode="after")
     def _check_token_bounds(self) -> TextRequest:
-        most = self._max_tokens()
-        if self.min_tokens is not None and most is not None and self.min_tokens > most:
-            raise InvalidRequestError("'min_tokens' must not be larger than 'max_tokens'.", param="min_tokens")
+        check_token_bounds(self.min_tokens, self._max_tokens())
         return self
-
-    def choices(self) -> int:
-        """How many choices each prompt gets."""
-        return self.n or 1
 
     def sampling(self) -> SamplingParams:
         """What the engine takes."""
@@ -102,6 +121,8 @@ class TextRequest(ApiRequest):
             seed=self.seed,
             stop=None if self.stop is None else tuple(self.stop),
             ignore_eos=self.ignore_eos,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias=self.logit_bias,
         )
 
     def wants_usage_chunk(self) -> bool:
