@@ -39,8 +39,8 @@ def echo(server: "FakeServer", request: WorkReq) -> None:
         words = (request.prompt or "").split()
         server.accept(request.request_id, len(words))
         for word in words:
-            server.say(request.request_id, *(f"{word} " for _ in range(request.n)))
-        server.finish(request.request_id, *("stop" for _ in range(request.n)), completion_tokens=len(words))
+            server.say(request.request_id, *(f"{word} " for _ in range(request.n or 1)))
+        server.finish(request.request_id, *("stop" for _ in range(request.n or 1)), completion_tokens=len(words))
     else:
         server.reply(Output(request.request_id, request.inputs))
 

@@ -21,7 +21,7 @@ from vfastml.engine.dispatch_replies import (
 )
 from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq
 from vfastml.engine.server_table import ServerState
-from vfastml.engine.wire import encode_reply
+from vfastml.engine.wire import PROTOCOL, encode_reply
 from vfastml.errors import VFastMLError
 
 
@@ -346,11 +346,11 @@ async def test_draining_server_finishes_and_gets_nothing_new(start_server, start
 
 
 async def test_other_protocol_is_not_used(start_server, start_engine, caplog):
-    engine = await start_engine(start_server(protocol=2))
+    engine = await start_engine(start_server(protocol=PROTOCOL + 1))
     await until(lambda: engine.servers()[0].state is ServerState.INCOMPATIBLE)
     assert (await error_of(engine.dispatch(text()))).status == 503
     assert not engine.startup().done
-    assert [r.getMessage() for r in caplog.records if "protocol 2" in r.getMessage()]
+    assert [r.getMessage() for r in caplog.records if f"protocol {PROTOCOL + 1}" in r.getMessage()]
 
 
 async def test_beats_are_shown(start_server, start_engine):
@@ -417,3 +417,10 @@ async def test_client_that_breaks_off_in_its_own_code(start_server, start_engine
             async for _ in stream:
                 raise ZeroDivisionError
     await until(lambda: server.cancelled == ["r1"])
+
+
+async def test_another_thread_may_not_dispatch(start_server, start_engine):
+    engine = await ready(await start_engine(start_server()))
+    with pytest.raises(RuntimeError, match="async def"):
+        await asyncio.to_thread(engine.dispatch, text())
+    assert engine.open_requests == 0

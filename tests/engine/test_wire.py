@@ -28,6 +28,7 @@ from vfastml.engine.dispatch_replies import (
 from vfastml.engine.dispatch_requests import (
     CancelReq,
     DetokenizeReq,
+    ImageToImageReq,
     Join,
     OneShotReq,
     SamplingParams,
@@ -55,15 +56,27 @@ def structs(cls, **fields):
 
 messages = st.lists(st.dictionaries(words, values, max_size=3), max_size=3) | words | st.none()
 lists = st.lists(counts, max_size=5)
+images = st.lists(words | st.binary(max_size=20), max_size=3)
+sampling = structs(
+    SamplingParams,
+    temperature=st.none() | seconds,
+    stop=st.none() | st.lists(words, max_size=2).map(tuple),
+    logit_bias=st.none() | st.dictionaries(counts, seconds, max_size=3),
+    max_time=st.none() | seconds,
+    output_scores=st.none() | st.booleans(),
+)
 requests = st.one_of(
     structs(Join),
     structs(CancelReq),
-    structs(TextGenerationReq, messages=messages, sampling=st.from_type(SamplingParams)),
+    structs(TextGenerationReq, messages=messages, sampling=sampling, n=st.none() | counts),
     structs(TokenizeReq, messages=messages),
     structs(DetokenizeReq, tokens=lists),
     structs(OneShotReq, inputs=values),
+    structs(ImageToImageReq, images=images, forward_params=st.none() | st.dictionaries(words, values, max_size=3)),
 )
-deltas = st.lists(structs(Delta, token_ids=st.none() | lists), max_size=3)
+deltas = st.lists(
+    structs(Delta, token_ids=st.none() | lists, scores=st.none() | st.lists(seconds, max_size=3)), max_size=3
+)
 usages = structs(Usage)
 finished = structs(Finished, usage=usages, timings=structs(Timings))
 failed = structs(Failed)
@@ -71,7 +84,7 @@ served = st.lists(structs(ServedModel, aliases=st.lists(words, max_size=2)), max
 replies = st.one_of(
     structs(Hello, models=served, limits=structs(Limits)),
     structs(Status, load=structs(Load)),
-    structs(Accepted, prompt_token_ids=st.none() | lists),
+    structs(Accepted, prompt_token_ids=st.none() | lists, num_choices=counts),
     structs(StepReply, deltas=deltas, ended=st.lists(finished | failed, max_size=3)),
     finished,
     failed,
@@ -145,6 +158,30 @@ def test_too_large_a_request_is_refused_before_it_is_sent():
 def test_fields_that_an_older_peer_does_not_know_are_ignored():
     frame = msgspec.msgpack.encode(["CancelReq", "r1", "a field of the future"])
     assert wire.decode_request(frame) == CancelReq(request_id="r1")
+
+
+def test_text_request_of_an_older_peer_is_understood():
+    frame = msgspec.msgpack.encode(["TextGenerationReq", "r", "m", None, "hi", None, None, [5], 1, True])
+    decoded = wire.decode_request(frame)
+    assert decoded == TextGenerationReq(
+        request_id="r", model_uri="m", messages="hi", sampling=SamplingParams(max_tokens=5), n=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_made", "place", "bad"),
+    [
+        (TextGenerationReq(request_id="r"), -1, [5, 2]),
+        (TextGenerationReq(request_id="r"), -1, [None, None, None, 0]),
+        (ImageToImageReq(request_id="r", images=[]), -2, [5]),
+        (ImageToImageReq(request_id="r", images=[]), -2, [None]),
+    ],
+)
+def test_what_could_not_be_made_cannot_come_over_the_wire(request_made, place, bad):
+    frame = msgspec.msgpack.decode(wire.encode_request(request_made))
+    frame[place] = bad
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode_request(msgspec.msgpack.encode(frame))
 
 
 def test_a_taken_port_is_an_error():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -55,12 +56,15 @@ class DispatchEngine:
         self._connections: dict[str, ServerConnection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._thread: int | None = None
+        """The event loop's, which alone may touch all this."""
         self._was_ready = asyncio.Event()
 
     async def start(self) -> None:
         """Start connecting to every server. Returns at once: `startup` tells how far they are."""
         if self._context is not None:
             raise RuntimeError("the dispatch engine is already running")
+        self._thread = threading.get_ident()
         # A name that is slow to resolve holds up its I/O thread, and with it the heartbeats of other connections.
         self._context = zmq.Context(io_threads=max(1, min(len(self._endpoints), _MAX_IO_THREADS)))
         for endpoint in self._endpoints:
@@ -86,9 +90,11 @@ class DispatchEngine:
 
     def dispatch(self, request: WorkReq) -> DispatchTask:
         """Send the request, or hold it until a server is up. What prevents that becomes the error of the task. Raises
-        RuntimeError when the engine is not running."""
+        RuntimeError when the engine is not running, and in another thread than the event loop's."""
         if self._context is None:
             raise RuntimeError("the dispatch engine is not running")
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("dispatch() belongs to the event loop's thread: make the route that calls it `async def`")
         task = DispatchTask(request, self._requests.cancel)
         self._requests.add(task)
         return task

@@ -102,6 +102,8 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True)
     request_id: str
     prompt_tokens: int
     prompt_token_ids: list[int] | None = None
+    num_choices: int = 1
+    """How many choices the request gets: its `n`, or the server's default."""
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -115,6 +117,9 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """`stop` or `length`."""
     stop_reason: str | None = None
     """The stop string that ended it, if one did."""
+    scores: list[float] | None = None
+    """Only with `output_scores`: for each token of this delta, its natural log probability by the model itself, before
+    any penalty, bias, temperature or cut."""
 
 
 class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -159,7 +164,7 @@ class Detokenized(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=Tr
 
 
 class Output(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
-    """Terminal answer to OneShotReq: what `forward` returned, plain msgpack values."""
+    """Terminal answer to OneShotReq and ImageToImageReq: what `forward` returned, plain msgpack values."""
 
     request_id: str
     output: Any

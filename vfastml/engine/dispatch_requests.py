@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 
+from vfastml.engine.text_parameters import check_token_bounds, checked
+from vfastml.errors import InvalidRequestError
+
 
 class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """How to choose the next token. None means "not asked": the model server's `model_forward_kwargs`, then the neutral
@@ -31,6 +34,67 @@ class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Generation ends before the first of these strings; it is not part of the text. Default none."""
     ignore_eos: bool | None = None
     """Go on after an end token; default False."""
+    repetition_penalty: float | None = None
+    """Positive logits of tokens that the prompt or the text has already are divided by this, negative ones multiplied
+    (CTRL, Keskar et al. 2019); more than 0, default 1.0."""
+    logit_bias: dict[int, float] | None = None
+    """Added to the logits of these token ids, -100 to 100, at most 300 of them; default none."""
+    max_time: float | None = None
+    """Seconds from the first step that the request is in: a choice still under way then ends with its next token, as
+    at max_tokens. Default: no limit."""
+    output_scores: bool | None = None
+    """Fill `Delta.scores`; default False."""
+
+
+class TextGenerationForward(msgspec.Struct, frozen=True, gc=False):
+    """How to generate, in one value: an optional argument of TextGenerationReq, which folds it into `sampling`, `n` and
+    `stream`. None means "not asked". The fields that SamplingParams has too mean the same there.
+
+    Raises ValueError, with the field's name, for a value that no request may have.
+    """
+
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    max_time: float | None = None
+    """Seconds."""
+    num_generations: int | None = None
+    """Independent choices: `n` of TextGenerationReq."""
+    seed: int | None = None
+    repetition_penalty: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    logit_bias: dict[int, float] | None = None
+    output_scores: bool | None = None
+    stream: bool | None = None
+    use_cache: bool | None = None
+    """True or None: the cache of keys and values cannot be turned off."""
+
+    def __post_init__(self) -> None:
+        try:
+            for name in self.__struct_fields__:
+                value = getattr(self, name)
+                if value is not None:
+                    msgspec.structs.force_setattr(self, name, checked(name, value))
+            check_token_bounds(self.min_tokens, self.max_tokens)
+        except InvalidRequestError as error:
+            raise ValueError(error.message) from None
+
+
+class TextGenerationMessage(dict[str, Any]):
+    """A chat message. It is the plain dict that travels and that templates see, made from its two usual parts."""
+
+    def __init__(self, role: str, content: Any) -> None:
+        super().__init__(role=role, content=content)
+
+    @property
+    def role(self) -> str:
+        """`system`, `user`, `assistant` or another one that the model's template knows."""
+        return self["role"]  # type: ignore[no-any-return]
+
+    @property
+    def content(self) -> Any:
+        """Text, or a list of text parts."""
+        return self["content"]
 
 
 class _Request(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
@@ -47,18 +111,22 @@ class Join(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
 
 
 class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
-    """Generate text from exactly one of `messages`, `prompt` or `prompt_token_ids`."""
+    """Generate text from exactly one of `messages`, `prompt` or `prompt_token_ids`.
+
+    Raises ValueError where `forward_params` asks for something else than `sampling`, `n` or `stream`.
+    """
 
     model_uri: str | None = None
     """A served name or uri; None is the only model served."""
     model_adapter_uri: str | None = None
     messages: list[dict[str, Any]] | str | None = None
-    """Chat messages as plain dicts, rendered with the model's chat template; a string is one user message."""
+    """Chat messages as dicts, of which TextGenerationMessage is one, rendered with the model's chat template; a string
+    is one user message."""
     prompt: str | None = None
     prompt_token_ids: list[int] | None = None
     sampling: SamplingParams = SamplingParams()
-    n: int = 1
-    """Independent choices, which share the prompt's KV blocks."""
+    n: int | None = None
+    """Independent choices, which share the prompt's KV blocks. None: the model server's default, else 1."""
     stream: bool = True
     """Send deltas as they are generated; False: one delta for each choice, when it ends."""
     echo: bool = False
@@ -71,6 +139,14 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     """Smaller runs earlier."""
     cache_salt: str = ""
     """Prefix-cache blocks are shared only between requests of the same salt."""
+    forward_params: TextGenerationForward | None = None
+    """Another way to say `sampling`, `n` and `stream`: what it asks for is there, and this is None, once the request is
+    made."""
+
+    def __post_init__(self) -> None:
+        if self.forward_params is not None:
+            for name, value in _folded(self, self.forward_params).items():
+                msgspec.structs.force_setattr(self, name, value)
 
 
 class TokenizeReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
@@ -98,12 +174,53 @@ class OneShotReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_
     inputs: Any = None
 
 
+class ImageToImageReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
+    """Make images from images, by a one-shot model server, whose `forward` gets the dict
+    `{"images": [...], "forward_params": {...}}`. Answered by `Output`.
+
+    Raises ValueError for an image that is neither bytes nor text.
+    """
+
+    model_uri: str | None = None
+    model_adapter_uri: str | None = None
+    images: list[Any]
+    """Bytes or text each. What text means (base64, a data URI) is for the server's author to say: nothing here looks at
+    it, and no address in it is ever fetched."""
+    forward_params: dict[str, Any] | None = None
+    """Plain msgpack values that the server's author defines."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.images, list) or not all(isinstance(image, bytes | str) for image in self.images):
+            raise ValueError("'images' must be a list of bytes or strings")
+
+
 class CancelReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
     """Stop working on that request; unknown ids are ignored. No answer."""
 
 
-WorkReq = TextGenerationReq | TokenizeReq | DetokenizeReq | OneShotReq
+WorkReq = TextGenerationReq | TokenizeReq | DetokenizeReq | OneShotReq | ImageToImageReq
 """What can be dispatched: each gets exactly one terminal reply."""
 
 Request = Join | WorkReq | CancelReq
 """All that travels from gateway to model server."""
+
+
+def _folded(request: TextGenerationReq, forward: TextGenerationForward) -> dict[str, Any]:
+    """The fields of `request` that change when `forward` becomes part of it."""
+    sampling = {
+        name: _agreed(name, getattr(request.sampling, name), getattr(forward, name, None))
+        for name in SamplingParams.__struct_fields__
+    }
+    return {
+        "sampling": SamplingParams(**sampling),
+        "n": _agreed("num_generations", request.n, forward.num_generations),
+        # True is also what a request has that says nothing.
+        "stream": _agreed("stream", None if request.stream else False, forward.stream) is not False,
+        "forward_params": None,
+    }
+
+
+def _agreed(name: str, asked: Any, forward: Any) -> Any:
+    if asked is not None and forward is not None and asked != forward:
+        raise ValueError(f"'{name}' of forward_params contradicts what the request asks for itself")
+    return asked if forward is None else forward

@@ -5,69 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
 
-from vfastml.engine.dispatch_replies import (
-    Accepted,
-    Delta,
-    Detokenized,
-    Failed,
-    Finished,
-    Output,
-    Terminal,
-    Timings,
-    Tokenized,
-    Usage,
-)
-from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
-from vfastml.errors import InternalServerError, VFastMLError, from_kind
-
-_ANSWER_TO: dict[type[WorkReq], type[Terminal]] = {
-    TextGenerationReq: Finished,
-    TokenizeReq: Tokenized,
-    DetokenizeReq: Detokenized,
-    OneShotReq: Output,
-}
-
-
-@dataclass(slots=True)
-class TextChoice:
-    """One of the n texts that a request asked for."""
-
-    index: int
-    text: str
-    token_ids: list[int] | None
-    """Only with `return_token_ids`."""
-    finish_reason: str | None
-    stop_reason: str | None
-
-
-@dataclass(slots=True)
-class TextGenerationResult:
-    """A whole answer, choices in order of their index."""
-
-    choices: list[TextChoice]
-    usage: Usage
-    timings: Timings
-    prompt_token_ids: list[int] | None
-
-
-@dataclass(slots=True)
-class DispatchRequestResult:
-    """What a request came to: `result`, or `error` when it failed.
-
-    `result` is a TextGenerationResult, a Tokenized, a Detokenized, or what a one-shot server's `forward` returned.
-    """
-
-    request: WorkReq
-    model: str | None
-    """The served id of the model that answered; None when the request reached no server."""
-    result: Any = None
-    error: VFastMLError | None = None
-
-    def succeeded(self) -> bool:
-        return self.error is None
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Terminal, Timings, Usage
+from vfastml.engine.dispatch_requests import WorkReq
+from vfastml.engine.dispatch_result import ANSWER_TO, DispatchRequestResult, error_in, result_of
+from vfastml.errors import InternalServerError, VFastMLError
 
 
 class DispatchTask:
@@ -79,7 +21,7 @@ class DispatchTask:
     """
 
     def __init__(self, request: WorkReq, on_cancel: Callable[[DispatchTask], None]) -> None:
-        if type(request) not in _ANSWER_TO:
+        if type(request) not in ANSWER_TO:
             raise TypeError(f"a {type(request).__name__} cannot be dispatched")
         self.request = request
         self.request_id = request.request_id
@@ -110,9 +52,9 @@ class DispatchTask:
         except asyncio.CancelledError:
             self.cancel()
             raise
-        if self._error is not None:
-            return DispatchRequestResult(self.request, self.model, error=self._error)
-        return DispatchRequestResult(self.request, self.model, result=self._result())
+        if self._answer is not None:
+            return result_of(self.request, self.model, self._accepted, self._deltas, self._answer)
+        return DispatchRequestResult(self.request, self.model, error=self._error)
 
     def __aiter__(self) -> DeltaStream:
         return DeltaStream(self)
@@ -146,10 +88,9 @@ class DispatchTask:
 
     def finish(self, answer: Terminal) -> None:
         """The terminal, as the server sent it."""
-        if isinstance(answer, Failed):
-            self.fail(_error_of(answer))
-        elif not isinstance(answer, _ANSWER_TO[type(self.request)]):
-            self.fail(InternalServerError("The model server gave an answer of the wrong kind."))
+        error = error_in(self.request, answer)
+        if error is not None:
+            self.fail(error)
         else:
             self._answer = answer
             self._end()
@@ -165,18 +106,6 @@ class DispatchTask:
         self._ended.set()
         self._accepted_or_ended.set()
         self._progressed.set()
-
-    def _result(self) -> Any:
-        if isinstance(self._answer, Output):
-            return self._answer.output
-        if not isinstance(self._answer, Finished):
-            return self._answer
-        return TextGenerationResult(
-            choices=_choices(self._deltas),
-            usage=self._answer.usage,
-            timings=self._answer.timings,
-            prompt_token_ids=self._accepted.prompt_token_ids if self._accepted else None,
-        )
 
 
 class DeltaStream(AsyncIterator[Delta]):
@@ -204,27 +133,3 @@ class DeltaStream(AsyncIterator[Delta]):
         # The garbage collector may run in any thread, and after the loop's end.
         if not self._task.ended() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
-
-
-def _choices(deltas: deque[Delta]) -> list[TextChoice]:
-    by_index: dict[int, list[Delta]] = {}
-    for delta in deltas:
-        by_index.setdefault(delta.index, []).append(delta)
-    return [_choice(index, by_index[index]) for index in sorted(by_index)]
-
-
-def _choice(index: int, deltas: list[Delta]) -> TextChoice:
-    with_ids = any(delta.token_ids is not None for delta in deltas)
-    return TextChoice(
-        index=index,
-        text="".join(delta.text for delta in deltas),
-        token_ids=[token for delta in deltas for token in delta.token_ids or ()] if with_ids else None,
-        finish_reason=deltas[-1].finish_reason,
-        stop_reason=deltas[-1].stop_reason,
-    )
-
-
-def _error_of(failed: Failed) -> VFastMLError:
-    return from_kind(
-        failed.kind, failed.message, param=failed.param, code=failed.code, retry_after_s=failed.retry_after_s
-    )

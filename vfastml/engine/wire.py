@@ -17,7 +17,7 @@ from vfastml.engine.dispatch_replies import Reply
 from vfastml.engine.dispatch_requests import Request
 from vfastml.errors import InvalidRequestError
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when a message changes in a way that an older peer would misread."""
 
 MAX_MESSAGE_BYTES = 64 << 20

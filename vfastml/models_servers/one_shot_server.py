@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
-from vfastml.engine.dispatch_requests import OneShotReq, WorkReq
+from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, WorkReq
 from vfastml.errors import InternalServerError, UnsupportedError, VFastMLError
 from vfastml.models_servers.model_server import ModelServer
 from vfastml.models_servers.server_link import Work
@@ -37,8 +37,10 @@ class OneShotWork:
 class OneShotModelServer(ModelServer):
     """Subclasses define `load(self)` and `forward(self, inputs: list) -> list`, and nothing else.
 
-    A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`. The constructor
-    raises ValueError for a batch size below 1.
+    An input is what a OneShotReq carries; for an ImageToImageReq it is the dict `{"images": [...], "forward_params":
+    {...}}`. A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`.
+
+    The constructor raises ValueError for a batch size below 1.
     """
 
     def __init__(self, *args: Any, max_batch_size: int = 8, max_wait_ms: float = 5.0, **kwargs: Any) -> None:
@@ -56,9 +58,11 @@ class OneShotModelServer(ModelServer):
 
     def prepare(self, request: WorkReq) -> OneShotWork:
         """See ModelServer."""
-        if not isinstance(request, OneShotReq):
-            raise UnsupportedError(f"This model does not answer a {type(request).__name__}.", param="model")
-        return OneShotWork(request.request_id, request.inputs)
+        if isinstance(request, OneShotReq):
+            return OneShotWork(request.request_id, request.inputs)
+        if isinstance(request, ImageToImageReq):
+            return OneShotWork(request.request_id, _image_inputs(request))
+        raise UnsupportedError(f"This model does not answer a {type(request).__name__}.", param="model")
 
     def accept(self, work: Work) -> None:
         """See ModelServer."""
@@ -97,6 +101,12 @@ class OneShotModelServer(ModelServer):
                 return [reply for work in batch for reply in self._run([work])]
             return [_failed(batch[0].request_id, error)]
         return [_output(work.request_id, output) for work, output in zip(batch, outputs, strict=True)]
+
+
+def _image_inputs(request: ImageToImageReq) -> dict[str, Any]:
+    if request.model_adapter_uri is not None:
+        raise UnsupportedError("This model has no adapters.", param="model_adapter_uri")
+    return {"images": request.images, "forward_params": request.forward_params or {}}
 
 
 def _output(request_id: str, output: Any) -> WorkReply:

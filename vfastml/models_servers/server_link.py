@@ -88,9 +88,6 @@ class ServerLink:
         self._prepare = prepare
         self.inbox: queue.SimpleQueue[InboxItem] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[list[WorkReply]] = queue.SimpleQueue()
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread = threading.Thread(target=self._run, name="server-link", daemon=True)
         self._closing = threading.Event()
@@ -112,6 +109,9 @@ class ServerLink:
 
     def open(self) -> int:
         """Binds, starts the thread, and returns the port. Raises zmq.ZMQError if the port is taken."""
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         self._context = zmq.Context()
         self._router = wire.bind_router(self._context, self._host, self._port)
         port = wire.bound_port(self._router)
@@ -174,10 +174,12 @@ class ServerLink:
             self._thread.join(timeout=5.0)
         if self._context is not None:
             self._context.destroy(linger=500)
-        self._wake_reader.close()
-        self._wake_writer.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
 
     def _wake(self) -> None:
+        if self._context is None:
+            return  # nobody sleeps before `open`
         with contextlib.suppress(OSError):  # full: it has not slept since the last thousand wakes; or closed
             self._wake_writer.send(b"\0")
 
@@ -353,7 +355,7 @@ class ServerLink:
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
-            logger.info("a gateway is gone: %s", error)
+            logger.debug("a gateway is gone: %s", error)
             self._gateways.discard(identity)
             self._drop_requests(identity)
             return False

@@ -86,4 +86,5 @@ def sendable(reply: _R) -> _R | Failed:
 
 def _merged(earlier: Delta, later: Delta) -> Delta:
     token_ids = None if later.token_ids is None else [*(earlier.token_ids or []), *later.token_ids]
-    return msgspec.structs.replace(later, text=earlier.text + later.text, token_ids=token_ids)
+    scores = None if later.scores is None else [*(earlier.scores or []), *later.scores]
+    return msgspec.structs.replace(later, text=earlier.text + later.text, token_ids=token_ids, scores=scores)

@@ -11,6 +11,7 @@ from vfastml.text_engine.batch_inputs import build_batch_inputs
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder
 from vfastml.text_engine.kv_cache import KVCache
 from vfastml.text_engine.sampler import Draw, Sampler
+from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
 
 
@@ -24,7 +25,7 @@ class ModelRunner:
         self._sampler = Sampler(end_token_ids)
 
     @torch.inference_mode()
-    def run(self, batch: ScheduledBatch) -> list[list[int]]:
+    def run(self, batch: ScheduledBatch) -> list[list[SampledToken]]:
         """For each row that samples, in order: a token for the sequence and one for each of its forks."""
         self._cache.copy_blocks(batch.copies)
         inputs = build_batch_inputs(batch, self._cache.block_size, self._decoder.device)
@@ -41,4 +42,4 @@ class ModelRunner:
 def _draws(number: int, row: ScheduledRow) -> list[Draw]:
     sequence = row.sequence
     choices = range(sequence.index, sequence.index + 1 + sequence.forks)
-    return [Draw(number, sequence.sampling, choice, sequence.num_generated) for choice in choices]
+    return [Draw(number, sequence.sampling, choice, sequence.num_generated, sequence.tokens) for choice in choices]

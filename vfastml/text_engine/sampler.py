@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.sampling import SampledToken, Sampling
 
 _CANDIDATES = 1024
 """How many of the largest logits are looked at first for top_p; a flatter row is sorted whole."""
+
+_LARGEST_LOGIT = 1e30
+"""A penalised logit is held within this: divided by the smallest temperature it is still no infinity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Draw:
     """Which of a request's n choices."""
     num_generated: int
     """Tokens that the choice has so far."""
+    tokens: Sequence[int] = ()
+    """Those and the prompt's; read only where repetition_penalty asks for it."""
 
     @property
     def bars_end_tokens(self) -> bool:
@@ -41,21 +46,53 @@ class Sampler:
     def __init__(self, end_token_ids: Sequence[int]) -> None:
         self._end_token_ids = list(end_token_ids)
 
-    def sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-        """One token id for each draw. `logits` [S, vocab_size] float32 may be overwritten."""
+    def sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> list[SampledToken]:
+        """One token for each draw. `logits` [S, vocab_size] float32 may be overwritten."""
         rows = [draw.row for draw in draws]
         if rows != list(range(len(logits))):
             logits = logits[rows]
+        scored = [row for row, draw in enumerate(draws) if draw.sampling.output_scores]
+        scores = logits[scored].log_softmax(dim=-1) if scored else logits[:0]
         for row, draw in enumerate(draws):
+            if draw.sampling.alters_logits:
+                _alter(logits[row], draw)
             if draw.bars_end_tokens:
                 logits[row, self._end_token_ids] = -torch.inf
-        tokens: list[int] = logits.argmax(dim=-1).tolist()
-        random = [row for row, draw in enumerate(draws) if not draw.sampling.greedy]
-        if random:
-            drawn = _draw_tokens(logits[random], [draws[row] for row in random])
-            for row, token in zip(random, drawn, strict=True):
-                tokens[row] = token
-        return tokens
+        return _with_scores(_choose(logits, draws), scored, scores)
+
+
+def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    random = [row for row, draw in enumerate(draws) if not draw.sampling.greedy]
+    if random:
+        drawn = _draw_tokens(logits[random], [draws[row] for row in random])
+        for row, token in zip(random, drawn, strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def _with_scores(tokens: list[int], scored: list[int], scores: torch.Tensor) -> list[SampledToken]:
+    """`scores` [len(scored), vocab_size] are the log probabilities of the rows `scored`."""
+    sampled = [SampledToken(token) for token in tokens]
+    if scored:
+        chosen = torch.tensor([[tokens[row]] for row in scored], device=scores.device)
+        for row, score in zip(scored, scores.gather(1, chosen)[:, 0].tolist(), strict=True):
+            sampled[row] = SampledToken(tokens[row], score)
+    return sampled
+
+
+def _alter(logits: torch.Tensor, draw: Draw) -> None:
+    """Bias, then penalty, in place, of one row [vocab_size]. Tokens that have no logit are passed over."""
+    bias, penalty = draw.sampling.logit_bias, draw.sampling.repetition_penalty
+    if bias:
+        known = {token: value for token, value in bias.items() if token < len(logits)}
+        logits[list(known)] += logits.new_tensor(list(known.values()))
+    if penalty != 1.0:
+        seen = torch.tensor(draw.tokens, dtype=torch.int64, device=logits.device)
+        seen = seen[seen < len(logits)]
+        old = logits[seen]
+        new = torch.where(old < 0, old * penalty, old / penalty)
+        logits[seen] = new.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
 
 
 def _draw_tokens(logits: torch.Tensor, draws: list[Draw]) -> list[int]:

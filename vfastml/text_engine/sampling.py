@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from vfastml.engine.dispatch_requests import SamplingParams
-from vfastml.errors import InvalidRequestError
-
-_T = TypeVar("_T")
+from vfastml.engine.text_parameters import checked
 
 _GREEDY_BELOW = 1e-5
 """Temperatures; logits divided by one much smaller would overflow."""
 
 
+class SampledToken(NamedTuple):
+    """What a step has chosen for one choice."""
+
+    token: int
+    score: float | None = None
+    """The model's own log probability of it, where `output_scores` asks for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one request's tokens are chosen; see SamplingParams for the meaning of each field."""
+    """How one request's tokens are chosen. SamplingParams says what each field means; the defaults are neutral."""
 
     max_tokens: int
     min_tokens: int = 0
@@ -27,48 +34,33 @@ class Sampling:
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    max_time: float | None = None
+    output_scores: bool = False
 
     @property
     def greedy(self) -> bool:
         """Always the most probable token."""
         return self.temperature < _GREEDY_BELOW
 
+    @property
+    def alters_logits(self) -> bool:
+        """Some logits change before anything is chosen from them."""
+        return self.repetition_penalty != 1.0 or bool(self.logit_bias)
+
 
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:
     """The request's own values, else the server's, else neutral ones; max_tokens is clamped to `room` tokens.
 
-    Raises InvalidRequestError, with `param`, for a value out of range.
+    Raises InvalidRequestError, with `param`, for a value out of range. Whether the tokens of `logit_bias` exist is for
+    the one to check who knows the vocabulary.
     """
-
-    def pick(name: str, neutral: _T) -> _T:
-        for source in (asked, defaults):
-            value = getattr(source, name)
-            if value is not None:
-                return value  # type: ignore[no-any-return]
-        return neutral
-
-    sampling = Sampling(
-        max_tokens=min(pick("max_tokens", room), room),
-        min_tokens=pick("min_tokens", 0),
-        temperature=pick("temperature", 1.0),
-        top_p=pick("top_p", 1.0),
-        top_k=pick("top_k", 0),
-        seed=pick("seed", secrets.randbits(63)),
-        stop=tuple(pick("stop", ())),
-        ignore_eos=pick("ignore_eos", False),
-    )
-    _check(sampling)
-    return sampling
-
-
-def _check(sampling: Sampling) -> None:
-    def require(ok: bool, param: str, range_: str) -> None:
-        if not ok:
-            raise InvalidRequestError(f"'{param}' must be {range_}.", param=param)
-
-    require(sampling.max_tokens >= 1, "max_tokens", "at least 1")
-    require(sampling.min_tokens >= 0, "min_tokens", "at least 0")
-    require(0.0 <= sampling.temperature <= 2.0, "temperature", "between 0 and 2")
-    require(0.0 < sampling.top_p <= 1.0, "top_p", "more than 0 and at most 1")
-    require(sampling.top_k >= 0, "top_k", "at least 0")
-    require(all(sampling.stop), "stop", "free of empty strings")
+    values: dict[str, Any] = {"max_tokens": room, "seed": secrets.randbits(63)}
+    for name in SamplingParams.__struct_fields__:
+        own = getattr(asked, name)
+        value = getattr(defaults, name) if own is None else own
+        if value is not None:
+            values[name] = checked(name, value)
+    values["max_tokens"] = min(values["max_tokens"], room)
+    return Sampling(**values)

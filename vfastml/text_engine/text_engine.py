@@ -11,6 +11,7 @@ from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits, Loa
 from vfastml.errors import InternalServerError
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.detokenizer import Decode
+from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledBatch, Scheduler
 from vfastml.text_engine.sequence import Sequence
 from vfastml.text_engine.text_request import EncodedRequest, OpenRequest
@@ -24,7 +25,7 @@ StepReplies = list[Delta | Finished | Failed]
 class Runner(Protocol):
     """What computes a batch (ModelRunner; tests put simpler ones in its place)."""
 
-    def run(self, batch: ScheduledBatch) -> list[list[int]]:
+    def run(self, batch: ScheduledBatch) -> list[list[SampledToken]]:
         """For each row that samples, in order: a token for the sequence and one for each of its forks."""
 
 
@@ -59,7 +60,7 @@ class TextEngine:
         return bool(self._requests)
 
     def add(self, encoded: EncodedRequest) -> None:
-        """Queues a request, which must fit: prompt and max_tokens within max_model_len, n within max_num_seqs."""
+        """Queues a request, which must fit: prompt and max_tokens within max_model_len, choices within max_num_seqs."""
         request = encoded.request
         sequence = Sequence(
             request.request_id,
@@ -68,7 +69,7 @@ class TextEngine:
             arrival=next(self._arrivals),
             priority=request.priority,
             salt=f"{request.model_adapter_uri or ''}\0{request.cache_salt}".encode(),
-            forks=request.n - 1,
+            forks=encoded.num_choices - 1,
         )
         self._requests[request.request_id] = OpenRequest(encoded, self._decode, sequence)
         self._scheduler.add(sequence)
@@ -88,8 +89,10 @@ class TextEngine:
         if not self.has_work:
             return []
         batch = self._scheduler.schedule()
-        tokens = self._runner.run(batch)
-        return self._update(batch, tokens)
+        for row in batch.rows:
+            self._requests[row.sequence.request_id].note_scheduled()
+        sampled = self._runner.run(batch)
+        return self._update(batch, sampled)
 
     def load(self) -> Load:
         """How busy the engine is."""
@@ -110,37 +113,35 @@ class TextEngine:
         """Recounts all blocks. Raises AssertionError if one is lost or held twice."""
         self._blocks.check_integrity([*self._scheduler.running, *self._scheduler.waiting])
 
-    def _update(self, batch: ScheduledBatch, tokens: list[list[int]]) -> StepReplies:
+    def _update(self, batch: ScheduledBatch, sampled: list[list[SampledToken]]) -> StepReplies:
         self._num_steps += 1
         self._scheduler.commit(batch)
-        for row in batch.rows:
-            self._requests[row.sequence.request_id].note_scheduled()
         replies: StepReplies = []
         sampling_rows = [row for row in batch.rows if row.samples]
-        for row, sampled in zip(sampling_rows, tokens, strict=True):
+        for row, of_choices in zip(sampling_rows, sampled, strict=True):
             if row.sequence.request_id in self._requests:  # else another choice of it has just failed
-                replies.extend(self._advance_alone(row.sequence, sampled))
+                replies.extend(self._advance_alone(row.sequence, of_choices))
         return replies
 
-    def _advance_alone(self, sequence: Sequence, tokens: list[int]) -> StepReplies:
+    def _advance_alone(self, sequence: Sequence, sampled: list[SampledToken]) -> StepReplies:
         """`_advance`, whose failure is this request's alone."""
         try:
-            return self._advance(sequence, tokens)
+            return self._advance(sequence, sampled)
         except Exception:
             logger.exception("request %s failed; the others go on", sequence.request_id)
             self.cancel(sequence.request_id)
             error = InternalServerError("The request could not be completed.")
             return [Failed(sequence.request_id, error.kind, error.message, code=error.code)]
 
-    def _advance(self, sequence: Sequence, tokens: list[int]) -> StepReplies:
+    def _advance(self, sequence: Sequence, sampled: list[SampledToken]) -> StepReplies:
         """Gives the sequence, and its forks if this was its last prompt token, one token each."""
         request = self._requests[sequence.request_id]
-        forks = self._scheduler.fork(sequence, len(tokens) - 1)
+        forks = self._scheduler.fork(sequence, len(sampled) - 1)
         request.add_choices(forks)
         replies: StepReplies = []
-        for choice, token in zip((sequence, *forks), tokens, strict=True):
-            choice.tokens.append(token)
-            delta = request.push(choice, token, self._end_token_ids)
+        for choice, one in zip((sequence, *forks), sampled, strict=True):
+            choice.tokens.append(one.token)
+            delta = request.push(choice, one, self._end_token_ids)
             if delta is None:
                 continue
             replies.append(delta)

@@ -9,7 +9,7 @@ from functools import cached_property
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Timings, Usage
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.text_engine.detokenizer import Decode, Detokenizer, StopStrings
-from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.sampling import SampledToken, Sampling
 from vfastml.text_engine.sequence import Sequence
 
 
@@ -22,6 +22,8 @@ class EncodedRequest:
     sampling: Sampling
     echo_text: str = ""
     """What each choice's text starts with."""
+    num_choices: int = 1
+    """The request's n, or the server's default."""
     arrived_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -32,7 +34,7 @@ class EncodedRequest:
     def accepted(self) -> Accepted:
         """The first reply."""
         ids = self.prompt_tokens if self.request.return_token_ids else None
-        return Accepted(self.request_id, len(self.prompt_tokens), ids)
+        return Accepted(self.request_id, len(self.prompt_tokens), ids, self.num_choices)
 
 
 class Choice:
@@ -47,25 +49,32 @@ class Choice:
         self._texts = [encoded.echo_text] if encoded.echo_text else []
         """Not yet given out."""
         self._token_ids: list[int] = []
+        self._scores: list[float] = []
 
-    def push(self, token: int, end_token_ids: frozenset[int]) -> Delta | None:
+    def push(self, sampled: SampledToken, end_token_ids: frozenset[int], *, out_of_time: bool) -> Delta | None:
         """Takes the sequence's newest token. Returns what is to be sent now, if anything; the last has a reason."""
-        sequence, sampling = self.sequence, self.sequence.sampling
-        if self._request.return_token_ids:
-            self._token_ids.append(token)
+        sequence, sampling, token = self.sequence, self.sequence.sampling, sampled.token
+        self._note(sampled)
         if token in end_token_ids and not sampling.ignore_eos:
             return self._last("stop")
         stop_reason = self._push_text(self._detokenizer.push(token))
         if stop_reason is not None:
             return self._delta("stop", stop_reason)
-        if sequence.num_generated >= sampling.max_tokens:
+        if out_of_time or sequence.num_generated >= sampling.max_tokens:
             return self._last("length")
-        return self._delta() if self._request.stream and (self._texts or self._token_ids) else None
+        has_news = self._texts or self._token_ids or self._scores
+        return self._delta() if self._request.stream and has_news else None
 
     @cached_property
     def _detokenizer(self) -> Detokenizer:
         """Made with the first token: what decoding raises belongs to a step of this request."""
         return Detokenizer(self._decode, self._prompt_tokens)
+
+    def _note(self, sampled: SampledToken) -> None:
+        if self._request.return_token_ids:
+            self._token_ids.append(sampled.token)
+        if sampled.score is not None:
+            self._scores.append(sampled.score)
 
     def _push_text(self, piece: str) -> str | None:
         honoured = self.sequence.num_generated > self.sequence.sampling.min_tokens
@@ -84,6 +93,7 @@ class Choice:
     def _delta(self, finish_reason: str | None = None, stop_reason: str | None = None) -> Delta:
         text, self._texts = "".join(self._texts), []
         token_ids, self._token_ids = self._token_ids, []
+        scores, self._scores = self._scores, []
         return Delta(
             self._request.request_id,
             self.sequence.index,
@@ -91,6 +101,7 @@ class Choice:
             token_ids if self._request.return_token_ids else None,
             finish_reason,
             stop_reason,
+            scores if self.sequence.sampling.output_scores else None,
         )
 
 
@@ -101,7 +112,7 @@ class OpenRequest:
         self._encoded = encoded
         self._decode = decode
         self._choices = {0: Choice(first, encoded, decode)}
-        self._num_open = encoded.request.n
+        self._num_open = encoded.num_choices
         self._first_token_s: float | None = None
         self._scheduled_s: float | None = None
 
@@ -111,15 +122,16 @@ class OpenRequest:
             self._choices[sequence.index] = Choice(sequence, self._encoded, self._decode)
 
     def note_scheduled(self) -> None:
-        """It is in a step for the first time, or again."""
+        """It is in the step that comes now, for the first time or again."""
         if self._scheduled_s is None:
             self._scheduled_s = time.monotonic()
 
-    def push(self, sequence: Sequence, token: int, end_token_ids: frozenset[int]) -> Delta | None:
+    def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> Delta | None:
         """See Choice.push."""
         if self._first_token_s is None:
             self._first_token_s = time.monotonic()
-        delta = self._choices[sequence.index].push(token, end_token_ids)
+        out_of_time = self._is_out_of_time(sequence.sampling.max_time)
+        delta = self._choices[sequence.index].push(sampled, end_token_ids, out_of_time=out_of_time)
         if delta is not None and delta.finish_reason is not None:
             self._num_open -= 1
         return delta
@@ -135,6 +147,11 @@ class OpenRequest:
             cached_tokens=first.num_cached_tokens or 0,
         )
         return Finished(self._encoded.request_id, usage, self._timings())
+
+    def _is_out_of_time(self, max_time: float | None) -> bool:
+        if max_time is None or self._scheduled_s is None:
+            return False
+        return time.monotonic() - self._scheduled_s >= max_time
 
     def _timings(self) -> Timings:
         arrived = self._encoded.arrived_s

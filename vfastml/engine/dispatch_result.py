@@ -1,0 +1,183 @@
+"""What a request came to, made of the replies that it got: the same with an event loop and without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from vfastml.engine.dispatch_replies import (
+    Accepted,
+    Delta,
+    Detokenized,
+    Failed,
+    Finished,
+    Output,
+    Terminal,
+    Timings,
+    Tokenized,
+    Usage,
+)
+from vfastml.engine.dispatch_requests import (
+    DetokenizeReq,
+    ImageToImageReq,
+    OneShotReq,
+    TextGenerationReq,
+    TokenizeReq,
+    WorkReq,
+)
+from vfastml.errors import InternalServerError, VFastMLError, from_kind
+
+ANSWER_TO: dict[type[WorkReq], type[Terminal]] = {
+    TextGenerationReq: Finished,
+    TokenizeReq: Tokenized,
+    DetokenizeReq: Detokenized,
+    OneShotReq: Output,
+    ImageToImageReq: Output,
+}
+"""The terminal of a request that succeeds."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class TextChoice:
+    """One of the n texts that a request asked for."""
+
+    index: int
+    text: str
+    token_ids: list[int] | None
+    """Only with `return_token_ids`."""
+    finish_reason: str | None
+    stop_reason: str | None
+    scores: list[float] | None = None
+    """One for each token; only with `output_scores`."""
+
+
+@dataclass(slots=True)
+class TextGenerationResult:
+    """A whole answer, choices in order of their index."""
+
+    choices: list[TextChoice]
+    usage: Usage
+    timings: Timings
+    prompt_token_ids: list[int] | None
+
+    @property
+    def text(self) -> str:
+        """Of the first choice."""
+        return self.choices[0].text
+
+
+@dataclass(slots=True)
+class DispatchRequestResult:
+    """What a request came to: `result`, or `error` when it failed.
+
+    `result` is a TextGenerationResult, a Tokenized, a Detokenized, or what a one-shot server's `forward` returned.
+    """
+
+    request: WorkReq
+    model: str | None
+    """The served id of the model that answered; None when the request reached no server."""
+    result: Any = None
+    error: VFastMLError | None = None
+
+    @property
+    def request_id(self) -> str:
+        """Of the request."""
+        return self.request.request_id
+
+    def succeeded(self) -> bool:
+        return self.error is None
+
+
+@dataclass(slots=True)
+class GatheredReplies:
+    """All that has come back for one request, until it has ended."""
+
+    request: WorkReq
+    model: str | None
+    accepted: Accepted | None = None
+    deltas: list[Delta] = field(default_factory=list)
+    answer: Terminal | None = None
+    error: VFastMLError | None = None
+    """Decided without an answer: a refusal, for one."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self.answer is not None or self.error is not None
+
+    def add(self, reply: Accepted | Delta | Terminal) -> None:
+        """The next reply."""
+        if isinstance(reply, Accepted):
+            self.accepted = reply
+        elif isinstance(reply, Delta):
+            self.deltas.append(reply)
+        else:
+            self.answer = reply
+
+    def result(self) -> DispatchRequestResult:
+        """What they came to. A request that has not ended has failed."""
+        if self.answer is not None:
+            return result_of(self.request, self.model, self.accepted, self.deltas, self.answer)
+        error = self.error or InternalServerError("The model gave no answer.")
+        return DispatchRequestResult(self.request, self.model, error=error)
+
+
+def result_of(
+    request: WorkReq, model: str | None, accepted: Accepted | None, deltas: Iterable[Delta], answer: Terminal
+) -> DispatchRequestResult:
+    """What these replies came to."""
+    error = error_in(request, answer)
+    if error is not None:
+        return DispatchRequestResult(request, model, error=error)
+    return DispatchRequestResult(request, model, result=_value(accepted, deltas, answer))
+
+
+def error_in(request: WorkReq, answer: Terminal) -> VFastMLError | None:
+    """What the answer says went wrong, or what is wrong with it as an answer to this request."""
+    if isinstance(answer, Failed):
+        return from_kind(
+            answer.kind, answer.message, param=answer.param, code=answer.code, retry_after_s=answer.retry_after_s
+        )
+    if not isinstance(answer, ANSWER_TO[type(request)]):
+        return InternalServerError("The model server gave an answer of the wrong kind.")
+    return None
+
+
+def _value(accepted: Accepted | None, deltas: Iterable[Delta], answer: Terminal) -> Any:
+    if isinstance(answer, Output):
+        return answer.output
+    if not isinstance(answer, Finished):
+        return answer
+    return TextGenerationResult(
+        choices=_choices(deltas),
+        usage=answer.usage,
+        timings=answer.timings,
+        prompt_token_ids=accepted.prompt_token_ids if accepted else None,
+    )
+
+
+def _choices(deltas: Iterable[Delta]) -> list[TextChoice]:
+    by_index: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        by_index.setdefault(delta.index, []).append(delta)
+    return [_choice(index, by_index[index]) for index in sorted(by_index)]
+
+
+def _choice(index: int, deltas: list[Delta]) -> TextChoice:
+    return TextChoice(
+        index=index,
+        text="".join(delta.text for delta in deltas),
+        token_ids=_joined([delta.token_ids for delta in deltas]),
+        finish_reason=deltas[-1].finish_reason,
+        stop_reason=deltas[-1].stop_reason,
+        scores=_joined([delta.scores for delta in deltas]),
+    )
+
+
+def _joined(parts: list[list[_T] | None]) -> list[_T] | None:
+    """One list; None if there was nothing to join."""
+    given = [part for part in parts if part is not None]
+    return [item for part in given for item in part] if given else None
