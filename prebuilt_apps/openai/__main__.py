@@ -5,48 +5,53 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
+from prebuilt_apps.commands import warn_of_unknown_variables
+from prebuilt_apps.extras import import_part
+from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
 from prebuilt_apps.openai import api_server, model_server
-from prebuilt_apps.openai.process_flags import add_process_flags, new_parser
+from prebuilt_apps.variables import OTHERS, PREFIX, variable_of
 from vfastml.engine.addresses import bracketed
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai")
 
+_PROG = "python -m prebuilt_apps.openai"
 _POLL_S = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The last one comes when the terminal is closed: the processes, in groups of their own, would not get it."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = _PROG) -> FlagParser:
     """The flags of both processes."""
-    description = "Runs an OpenAI-compatible gateway and one model server. Ctrl-C stops both."
-    parser = new_parser("python -m prebuilt_apps.openai", description)
+    parser = FlagParser(prog, "Runs an OpenAI-compatible gateway and one model server. Ctrl-C stops both.")
     api_server.add_arguments(parser.add_argument_group("gateway"))
     model_server.add_arguments(parser.add_argument_group("model server"))
     add_process_flags(parser.add_argument_group("both"))
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     """Starts both, and stops both when one ends or a signal comes. Returns the exit status of the one that ended by
-    itself, or 0."""
+    itself, or 0. What can be found wrong before they start leaves by SystemExit, with one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if options.rpc_port == 0:
-        parser.error("the gateway has to know the --rpc-port: 0 is for a model server alone")
+    parser = build_parser(prog)
+    options = parser.parse(arguments)
+    _settle(parser, options)
+    warn_of_unknown_variables(parser)
     configure_logging(options.log_level)
     with _signals_noted() as signals, contextlib.ExitStack() as stack:
         processes = {}
-        for name, command in _commands(arguments, options).items():
+        for name, (command, environment) in _commands(arguments, options).items():
             # groups of their own: Ctrl-C reaches this process alone, which passes it on once
-            processes[name] = subprocess.Popen(command, process_group=0)
+            processes[name] = subprocess.Popen(command, env=environment, process_group=0)
             stack.callback(processes[name].kill)
         ended = _first_end(processes, signals)
         _stop(list(processes.values()), signals)
@@ -54,6 +59,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     status = processes[ended].returncode
     return status if status >= 0 else 128 - status
+
+
+def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
+    """Adds the model server to those of the gateway, and checks what else would let a process fail at its start."""
+    if options.rpc_port == 0:
+        parser.error("the gateway has to know the --rpc-port: 0 is for a model server alone")
+    own = f"tcp://{bracketed(options.rpc_host)}:{options.rpc_port}"
+    options.model_server = list(dict.fromkeys([*(options.model_server or ()), own]))
+    config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog).GatewayConfig
+    try:
+        config(**api_server.settings_of(options))
+        model_server.load_kwargs(options)
+    except ValueError as error:
+        parser.error(str(error))
+    for flag, host, port in (("port", options.host, options.port), ("rpc-port", options.rpc_host, options.rpc_port)):
+        if reason := _why_not_free(host, port):
+            sys.exit(f"{parser.prog}: cannot listen on {host} port {port}: {reason}; choose another --{flag}")
+
+
+def _why_not_free(host: str, port: int) -> str | None:
+    """What a process would be told that listened there now, or None."""
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _first_end(processes: dict[str, subprocess.Popen[bytes]], signals: list[int]) -> str | None:
@@ -67,17 +104,41 @@ def _first_end(processes: dict[str, subprocess.Popen[bytes]], signals: list[int]
     return None
 
 
-def _commands(arguments: list[str], options: argparse.Namespace) -> dict[str, list[str]]:
-    """What one parser does not know is the other's: both together know every flag."""
-    _, for_model_server = api_server.build_parser().parse_known_args(arguments)
-    _, for_gateway = model_server.build_parser().parse_known_args(arguments)
+def _commands(arguments: list[str], options: argparse.Namespace) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """What each process is started with. What one parser does not know is the other's: both together know every
+    flag. Keys go to the gateway alone, and by its environment, which other users cannot see."""
+    gateway, model = api_server.build_parser(), model_server.build_parser()
+    _, for_model_server = gateway.parse_known_args(arguments)
+    _, for_gateway = model.parse_known_args(arguments)
+    _, for_gateway = _settled_here().parse_known_args(for_gateway)
     both = ["--log-level", options.log_level, "--drain-timeout", str(options.drain_timeout)]
     both += ["--insecure"] if options.insecure else []
-    endpoint = f"tcp://{bracketed(options.rpc_host)}:{options.rpc_port}"
+    servers = [text for endpoint in options.model_server for text in ("--model-server", endpoint)]
+    keys = {variable_of("api_key"): ",".join(options.api_key)} if options.api_key else {}
     return {
-        "model server": [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
-        "gateway": [sys.executable, "-m", api_server.__name__, *for_gateway, *both, "--model-server", endpoint],
+        "model server": (
+            [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
+            _environment_of(model),
+        ),
+        "gateway": (
+            [sys.executable, "-m", api_server.__name__, *for_gateway, *both, *servers],
+            {**_environment_of(gateway), **keys},
+        ),
     }
+
+
+def _settled_here() -> FlagParser:
+    """The gateway's flags that are passed on in another form than they were given."""
+    parser = FlagParser(_PROG, "")
+    parser.add_argument("--api-key", action=Repeated)
+    parser.add_argument("--model-server", action=Repeated)
+    return parser
+
+
+def _environment_of(parser: FlagParser) -> dict[str, str]:
+    """This process's environment without variables of ours that are not that process's."""
+    own = OTHERS.union(parser.variables())
+    return {name: value for name, value in os.environ.items() if name in own or not name.startswith(PREFIX)}
 
 
 @contextlib.contextmanager

@@ -3,61 +3,118 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from prebuilt_apps.openai.process_flags import add_process_flags, new_parser, port
-from vfastml.entrypoints.api_server import FastMLServer
-from vfastml.entrypoints.gateway_config import GatewayConfig
+from prebuilt_apps import flag_types
+from prebuilt_apps.commands import warn_of_unknown_variables
+from prebuilt_apps.extras import import_part
+from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
+from prebuilt_apps.variables import variable_of
 
-_DEFAULTS = GatewayConfig()
+_PROG = "python -m prebuilt_apps.openai.api_server"
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
-    """The gateway's own flags; their defaults are GatewayConfig's."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=port, default=8080, help="port to listen on; 0 takes a free one")
-    parser.add_argument(
+    """The gateway's own flags. None stands for GatewayConfig's default: it comes with packages that --help and a
+    machine with model servers alone can do without."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=flag_types.port, default=8080, help="port to listen on; 0 takes a free one")
+    add(
         "--model-server",
-        action="append",
+        action=Repeated,
         metavar="ENDPOINT",
-        help=f"endpoint of a model server, may be repeated (default: {' '.join(_DEFAULTS.model_servers)})",
-        default=argparse.SUPPRESS,
+        help="where a model server listens; repeatable (default: tcp://127.0.0.1:6500)",
     )
-    parser.add_argument(
+    add_key_flags(parser)
+    add(
+        "--cors-origin",
+        action=Repeated,
+        metavar="ORIGIN",
+        help="web pages that may call from a browser, such as https://app.example, or *; repeatable",
+    )
+    add("--root-path", metavar="PATH", help="prefix under which a proxy publishes the gateway, such as /llm")
+    add(
+        "--access-log",
+        choices=("all", "errors", "off"),
+        help="requests to log: all, those that failed, or none (default: errors)",
+    )
+
+
+def add_key_flags(parser: argparse._ActionsContainer) -> None:
+    """Where the keys come from."""
+    add = parser.add_argument
+    add(
         "--api-key",
-        action="append",
+        action=Repeated,
+        type=flag_types.api_key,
         metavar="KEY",
-        help="key that clients must send, may be repeated (default: none is asked for)",
-        default=argparse.SUPPRESS,
+        help="key that clients must send; repeatable. Other users of the machine see it in the list of processes: "
+        "the variable or --api-key-file is better (default: none is asked for)",
     )
+    add("--api-key-file", metavar="FILE", help="file of such keys, one in a line; # begins a comment")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = _PROG) -> FlagParser:
     """The command line."""
-    parser = new_parser(
-        "python -m prebuilt_apps.openai.api_server",
-        "OpenAI-compatible HTTP in front of one or more VFastML model servers.",
-    )
+    parser = FlagParser(prog, "OpenAI-compatible HTTP in front of one or more VFastML model servers.")
     add_arguments(parser)
     add_process_flags(parser)
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of GatewayConfig that were asked for. Raises ValueError with a sentence for the operator."""
+    asked = {
+        "model_servers": options.model_server,
+        "api_keys": _keys(options),
+        "cors_origins": options.cors_origin,
+        "root_path": options.root_path,
+        "access_log": options.access_log,
+        "insecure": options.insecure,
+        "log_level": options.log_level,
+        "drain_timeout_s": options.drain_timeout,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
     """Serve until SIGTERM. Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    parser = build_parser(prog)
+    options = parser.parse(argv)
+    warn_of_unknown_variables(parser)
+    gateway = import_part("vfastml.entrypoints.api_server", extra="api", prog=prog).FastMLServer
     try:
-        FastMLServer.configure(
-            model_servers=getattr(options, "model_server", _DEFAULTS.model_servers),
-            api_keys=getattr(options, "api_key", _DEFAULTS.api_keys),
-            insecure=options.insecure,
-            log_level=options.log_level,
-            drain_timeout_s=options.drain_timeout,
-        )
+        gateway.configure(**settings_of(options))
     except ValueError as error:
         parser.error(str(error))
-    FastMLServer.run(options.host, options.port)
+    gateway.run(options.host, options.port)
+
+
+def _keys(options: argparse.Namespace) -> list[str]:
+    variable = variable_of("api_key")
+    if options.api_key is None and options.api_key_file is None and os.environ.get(variable) == "":
+        # A secret that did not arrive must not open the door.
+        raise ValueError(f"{variable} is empty: give it a key, or unset it to ask for none")
+    keys: list[str] = options.api_key or []
+    return keys if options.api_key_file is None else [*keys, *_read_keys(options.api_key_file)]
+
+
+def _read_keys(file: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+        keys = [flag_types.api_key(line) for line in lines if line and not line.startswith("#")]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ValueError(f"--api-key-file {file} cannot be read: {reason}") from error
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--api-key-file {file}: {error}") from error
+    if not keys:
+        raise ValueError(f"--api-key-file {file} has no key in it")
+    return keys
 
 
 if __name__ == "__main__":

@@ -7,90 +7,116 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from typing import Any
 
-from prebuilt_apps.openai.process_flags import add_process_flags, new_parser, port
+from prebuilt_apps import flag_types
+from prebuilt_apps.commands import warn_of_unknown_variables
+from prebuilt_apps.extras import import_part
+from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
 from vfastml.model_store import DEFAULT_MODEL
-from vfastml.text_engine.engine_config import EngineConfig, parse_memory
+from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
+
+_PROG = "python -m prebuilt_apps.openai.model_server"
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The model server's own flags (also those of `python -m prebuilt_apps.openai`)."""
     add = parser.add_argument
-    add("--model-uri", default=DEFAULT_MODEL, help="builtin:NAME, a folder (./NAME), a GGUF file or a hub id")
-    add("--served-model-name", action="append", default=[], metavar="NAME", help="name for clients; repeatable")
+    uris = "builtin:NAME, a folder (./NAME), a GGUF file or a hub id"
+    add("--model-uri", default=DEFAULT_MODEL, metavar="URI", help=uris)
+    add("--served-model-name", action=Repeated, metavar="NAME", help="name for clients; repeatable")
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
-    add("--rpc-host", default="127.0.0.1", help="address that gateways connect to")
-    add("--rpc-port", type=port, default=6500, help="port that gateways connect to; 0 takes a free one")
-    add("--max-model-len", type=_positive, metavar="TOKENS", help="of prompt and answer together; default: the model's")
-    add("--max-num-seqs", type=_positive, metavar="N", help="sequences in the running batch; default 64, on a GPU 256")
+    add("--rpc-host", default="127.0.0.1", metavar="HOST", help="address that gateways connect to")
+    free = "port that gateways connect to; 0 takes a free one"
+    add("--rpc-port", type=flag_types.port, default=6500, metavar="PORT", help=free)
+    add(
+        "--model-load-kwargs",
+        type=flag_types.json_object,
+        metavar="JSON",
+        help="an object of what loading takes; a token for the hub belongs into HF_TOKEN",
+    )
+    add(
+        "--model-forward-kwargs",
+        type=flag_types.json_object,
+        metavar="JSON",
+        help="an object of defaults that a request may override, such as '{\"top_p\": 0.9}'",
+    )
+    _add_sizes(parser)
+
+
+def _add_sizes(parser: argparse._ActionsContainer) -> None:
+    add = parser.add_argument
+    count = flag_types.positive
+    add("--max-model-len", type=count, metavar="TOKENS", help="of prompt and answer together; default: the model's")
+    add("--max-num-seqs", type=count, metavar="N", help="sequences in the running batch; default 64, on a GPU 256")
     add(
         "--max-num-batched-tokens",
-        type=_positive,
+        type=count,
         metavar="TOKENS",
         help="tokens computed in one step; default 128 (float32: 64), on a GPU 8192",
     )
     add(
         "--kv-cache-memory",
-        type=_memory,
+        type=flag_types.memory,
         metavar="SIZE",
         help="such as 300MB, 1GiB or plain bytes; default: a quarter of the free memory up to 2GiB, on a GPU 85%%",
     )
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _memory(text: str) -> int:
-    try:
-        return parse_memory(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = _PROG) -> FlagParser:
     """All flags, with their defaults in the help."""
-    parser = new_parser(
-        "python -m prebuilt_apps.openai.model_server", "Serves one text model to the gateways that connect."
-    )
+    parser = FlagParser(prog, "Serves one text model to the gateways that connect.")
     add_arguments(parser)
     add_process_flags(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def load_kwargs(options: argparse.Namespace) -> dict[str, Any]:
+    """What loading takes, `--dtype` included. Raises ValueError if that is named twice."""
+    given: dict[str, Any] = options.model_load_kwargs or {}
+    if options.dtype == "auto":
+        return given
+    if {"dtype", "torch_dtype"} & set(given):
+        raise ValueError("--dtype and --model-load-kwargs both name a dtype: give one")
+    return {**given, "dtype": options.dtype}
+
+
+def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
     """Runs until SIGTERM or Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    configure_logging(args.log_level)
+    parser = build_parser(prog)
+    options = parser.parse(argv)
+    warn_of_unknown_variables(parser)
+    try:
+        model_load_kwargs = load_kwargs(options)
+    except ValueError as error:
+        parser.error(str(error))
+    configure_logging(options.log_level)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit())  # until run_forever owns them
     logger.info("loading torch and transformers")
     # seconds that --help and a wrong flag need not wait for
-    server_class = import_module("vfastml.models_servers.model_server_text_hf").TextGenerationModelServerHF
-    server_class(
-        model_uri=args.model_uri,
-        model_device=args.device,
-        model_load_kwargs={"dtype": args.dtype},
+    module = "vfastml.models_servers.model_server_text_hf"
+    import_part(module, extra="model", prog=prog, needs=("torch",)).TextGenerationModelServerHF(
+        model_uri=options.model_uri,
+        model_device=options.device,
+        model_load_kwargs=model_load_kwargs,
+        model_forward_kwargs=options.model_forward_kwargs,
         engine_config=EngineConfig(
-            max_model_len=args.max_model_len,
-            max_num_seqs=args.max_num_seqs,
-            max_num_batched_tokens=args.max_num_batched_tokens,
-            kv_cache_memory=args.kv_cache_memory,
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            kv_cache_memory=options.kv_cache_memory,
         ),
-        served_model_names=args.served_model_name,
-        rpc_host=args.rpc_host,
-        rpc_port=args.rpc_port,
-        insecure=args.insecure,
-        drain_timeout_s=args.drain_timeout,
-        log_level=args.log_level,
+        served_model_names=options.served_model_name or (),
+        rpc_host=options.rpc_host,
+        rpc_port=options.rpc_port,
+        insecure=options.insecure,
+        drain_timeout_s=options.drain_timeout,
+        log_level=options.log_level,
     ).run_forever()
 
 

@@ -71,8 +71,9 @@ def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Pat
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
         assert answer.status_code == 200
         assert answer.json()["usage"]["completion_tokens"] >= 1
+        app.wait_for("tiny is ready after")  # its process may say so a little after the gateway
         output = app.output
-        assert output.index("loading weights") < output.index("tiny is ready") < output.index("Try: curl")
+        assert output.index("loading weights") < output.index("is ready: tiny") < output.index("Try: curl")
         assert [line for line in complaints(output) if not line.startswith(("VFastML listens", "Try: curl"))] == []
         assert len(processes_of(app)) == 2
         app.process.send_signal(signal.SIGINT)
@@ -98,14 +99,53 @@ def test_signal_during_the_start_stops_both(tmp_path: Path, tiny_models: dict[st
         assert "Traceback" not in app.output
 
 
-def test_taken_http_port_stops_the_model_server(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+@pytest.mark.parametrize("flag", ["--port", "--rpc-port"])
+def test_taken_port_is_one_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {"--port": "--rpc-port", "--rpc-port": "--port"}[flag]
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        with started(tmp_path, tiny_models["llama"], port=port) as app:
-            assert app.status() == 1
-            assert f"port {port}: Address already in use" in app.output
-            assert "the gateway has ended with status 1" in app.output
-            assert "Traceback" not in app.output
+        with pytest.raises(SystemExit) as stop:
+            main([flag, str(port), other, str(free_port())], prog="vfastml serve")
+    assert stop.value.code == (
+        f"vfastml serve: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another {flag}"
+    )
+    assert capsys.readouterr() == ("", "")
+
+
+def test_gateway_that_cannot_start_stops_the_model_server(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    with started(tmp_path, tiny_models["llama"], "--host", "0.0.0.0") as app:
+        assert app.status() == 1
+        assert "Refusing to listen on 0.0.0.0 without API keys" in app.output
+        assert "the gateway has ended with status 1" in app.output
+        assert "Traceback" not in app.output
+
+
+def test_variables_reach_both_and_keys_the_gateway_alone(
+    tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    file.write_text("geheim2\n")
+    monkeypatch.setenv("VFASTML_API_KEY", "overruled")
+    monkeypatch.setenv("VFASTML_SERVED_MODEL_NAME", "from-a-variable")
+    monkeypatch.setenv("VFASTML_MODEL_SERVER", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("VFASTML_MAX_SEQS", "3")
+    with started(tmp_path, tiny_models["llama"], "--api-key", "geheim1", "--api-key-file", file) as app:
+        url = url_of(app)
+        for key, status in (("geheim1", 200), ("geheim2", 200), ("overruled", 401), ("", 401)):
+            models = httpx.get(f"{url}/v1/models", headers={"x-api-key": key})
+            assert models.status_code == status
+            if status == 200:
+                assert [model["id"] for model in models.json()["data"]] == ["from-a-variable", "llama"]
+        servers = httpx.get(f"{url}/load", headers={"x-api-key": "geheim1"}).json()["servers"]
+        assert [server["state"] for server in servers] == ["unseen", "live"], "the variable's server is kept"
+        gateway, model_server = process_of(app, "api_server"), process_of(app, "model_server")
+        assert "geheim1" not in " ".join([*gateway.cmdline(), *model_server.cmdline()])
+        assert gateway.environ()["VFASTML_API_KEY"] == "geheim1"
+        assert {"VFASTML_API_KEY", "VFASTML_API_KEY_FILE"} & set(model_server.environ()) == set()
+        assert app.output.count("VFASTML_MAX_SEQS is not known") == 1
+        app.process.send_signal(signal.SIGINT)
+        assert app.status() == 0
+        assert "geheim" not in app.output
 
 
 def test_model_that_cannot_be_loaded_stops_the_gateway(tmp_path: Path) -> None:
@@ -116,7 +156,34 @@ def test_model_that_cannot_be_loaded_stops_the_gateway(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--no-such-flag"], ["--host"], ["--rpc-port", "0"], ["--port", "-1"], ["--dtype", "int3"]]
+    ("arguments", "complaint"),
+    [
+        (["--model-server", "http://x"], "bad model server endpoint"),
+        (["--root-path", "llm"], "bad root path"),
+        (["--cors-origin", "app.example"], "bad CORS origin"),
+        (["--dtype", "float16", "--model-load-kwargs", '{"dtype": "float32"}'], "both name a dtype"),
+    ],
+)
+def test_what_a_process_would_refuse_is_said_before_it_starts(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--no-such-flag"],
+        ["--host"],
+        ["--rpc-port", "0"],
+        ["--port", "-1"],
+        ["--dtype", "int3"],
+        ["--api-key-file", "/nowhere"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

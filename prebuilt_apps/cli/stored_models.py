@@ -1,0 +1,53 @@
+"""What of models is on this machine's disk, without looking into any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+from vfastml.model_store.builtin import _BUILTINS
+from vfastml.model_store.cache import _MODELS, cache_root
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A line of the list."""
+
+    uri: str
+    """For --model-uri, or the name that a service knows it by."""
+    source: str
+    state: str
+    size_bytes: int | None = None
+    """On disk; None where that says nothing."""
+
+
+def stored_models() -> Iterator[ListedModel]:
+    """The built-in models, fetched or not, then those in the hub's cache."""
+    for name, packaged in _BUILTINS.items():
+        folder = cache_root() / _MODELS / name
+        cached = folder.is_dir()
+        size = _size_of(folder) if cached else packaged.wheel_bytes
+        yield ListedModel(f"builtin:{name}", "built in", "cached" if cached else "to be downloaded", size)
+    yield from _hub_models()
+
+
+def _hub_models() -> Iterator[ListedModel]:
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return
+    for repository in sorted(repositories, key=lambda repository: repository.repo_id):
+        names = {file.file_name for revision in repository.revisions for file in revision.files}
+        if repository.repo_type == "model" and "config.json" in names and _has_weights(names):
+            yield ListedModel(repository.repo_id, "hub", "cached", repository.size_on_disk)
+
+
+def _has_weights(names: set[str]) -> bool:
+    return any(name.endswith(".safetensors") for name in names)
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

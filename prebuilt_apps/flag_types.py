@@ -1,0 +1,106 @@
+"""What the values of flags may be. Each function takes the text, and raises ArgumentTypeError with what is expected."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vfastml.text_engine.engine_config import parse_memory
+from vfastml.utils.logging import checked_level
+
+_T = TypeVar("_T")
+
+
+def port(text: str) -> int:
+    """A port; 0 takes a free one."""
+    if not (_is_count(text) and int(text) < 1 << 16):
+        raise ArgumentTypeError("a port is a number between 0 and 65535")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A count of at least 1."""
+    if not (_is_count(text) and int(text) > 0):
+        raise ArgumentTypeError("must be a whole number, at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A span of time; not infinite."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError("seconds are a number that must not be negative")
+    return value
+
+
+def temperature(text: str) -> float:
+    """0, which is greedy, to 2."""
+    value = _number(text)
+    if not 0 <= value <= 2:
+        raise ArgumentTypeError("must be a number between 0 and 2")
+    return value
+
+
+def memory(text: str) -> int:
+    """Bytes."""
+    return _told(parse_memory, text)
+
+
+def log_level(text: str) -> str:
+    """One of the log levels."""
+    return _told(checked_level, text)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"is no JSON ({error}): expected an object such as '{{\"top_p\": 0.9}}'") from error
+    if not isinstance(value, dict):
+        raise ArgumentTypeError("must be a JSON object, such as '{\"top_p\": 0.9}'")
+    return value
+
+
+def api_key(text: str) -> str:
+    """A key, which no message ever shows."""
+    if not text.strip():
+        raise ArgumentTypeError("an API key is empty")
+    if "," in text or not text.isprintable() or any(char.isspace() for char in text):
+        raise ArgumentTypeError("an API key has no commas, blanks or control characters")
+    return text
+
+
+def url(text: str) -> str:
+    """Where a service answers, without `/v1` or a slash at its end."""
+    try:
+        parts = urlsplit(text)
+        ok = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        ok = False
+    if not ok or parts.query or parts.fragment or not text.isprintable():
+        raise ArgumentTypeError("expected http://HOST:PORT or https://HOST, such as http://127.0.0.1:8080")
+    return text.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+def _told(parse: Callable[[str], _T], text: str) -> _T:
+    """Of a parser whose ValueError is a sentence for the operator already."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
