@@ -1,45 +1,89 @@
 # The one list of commands, for people and for CI. Every target makes the environment first, if it is not up to date.
 PYTHON ?= python3
+CONTAINER ?= docker
 VENV := .venv
 BIN := $(VENV)/bin
+
+# Which build of torch the environment gets; what was chosen last holds until another TORCH is given.
+#   pip    the one that pip finds under your own index settings: on Linux usually the CUDA build
+#   cpu    without CUDA: a tenth of the download
+#   cuda   the CUDA build that the default index has for Linux; it runs on a machine without a GPU, too
+#   auto   the one that fits this machine's GPU driver; cpu without a driver
+#   cuNNN  for that CUDA version, such as cu128 for an older driver
+# uv knows where each build of torch is, so no address has to be written down here. It reads UV_* settings, not pip's.
+TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(firstword $(wildcard $(VENV)/.torch-*))),pip)
+ifneq ($(words $(TORCH)) $(filter-out pip cpu cuda auto cu1%,$(TORCH)),1 )
+$(error TORCH=$(TORCH) is unknown: use pip, cpu, cuda, auto, or a CUDA version such as cu128)
+endif
+UV_TORCH := $(filter-out pip,$(TORCH))
+UV_FLAGS := $(patsubst %,--torch-backend=%,$(filter-out cuda,$(UV_TORCH)))
+
+CHOSEN := $(VENV)/.torch-$(TORCH)
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): requirements.txt requirements-dev.txt pyproject.toml
+# Another TORCH is another environment: what CUDA's build brought along would stay behind.
+$(CHOSEN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "VFastML needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+ifneq ($(UV_TORCH),)
+	$(PIP) install --quiet --constraint requirements-dev.txt uv
+	env -u UV_TORCH_BACKEND $(BIN)/uv pip install --python $(BIN)/python $(UV_FLAGS) "$$(grep '^torch==' requirements.txt)"
+endif
+	@touch $(CHOSEN)
+
+$(READY): $(CHOSEN) requirements.txt pyproject.toml
 	@echo "Installing into $(VENV); torch is the large part."
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install -r requirements.txt
+	$(PIP) install --quiet --no-deps --editable .
 	@touch $(READY)
 
-install: $(READY)  ## make the environment and install everything into it
+$(READY_DEV): $(READY) requirements-dev.txt
+	$(PIP) install -r requirements.txt -r requirements-dev.txt
+	@touch $(READY_DEV)
 
-serve: $(READY)  ## run the gateway and the model server, and say how to call them
+install: $(READY_DEV)  ## make the environment and install everything into it, also for development
+
+serve: $(READY)  ## run the gateway and the model server, and say how to call them; TORCH=cpu or cuda chooses the build of torch
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(READY_DEV)  ## run the tests
+	$(BIN)/python -m pytest -m "not slow and not package and not images" $(ARGS)
 
-test-slow: $(READY)  ## run the tests that take long
+test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-lint: $(READY)  ## check style and import order
+test-package: $(READY_DEV)  ## build the wheel, install it elsewhere, and serve from there
+	$(BIN)/python -m pytest -m package $(ARGS)
+
+test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
+	$(BIN)/python -m pytest -m images $(ARGS)
+
+lint: $(READY_DEV)  ## check style and import order
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)  ## check types
+types: $(READY_DEV)  ## check types
 	$(BIN)/mypy
 
-format: $(READY)  ## rewrite the code in the project's style
+format: $(READY_DEV)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+wheel: $(READY_DEV)  ## build the sdist and the wheel into dist/
+	$(BIN)/python -m build
 
-.PHONY: help install serve test test-slow lint types format clean
+images:  ## build vfastml-api and vfastml-model; CONTAINER=podman takes podman, ARGS goes to its build command
+	$(CONTAINER) build $(ARGS) --file Dockerfile.api --tag vfastml-api .
+	$(CONTAINER) build $(ARGS) --file Dockerfile.model --tag vfastml-model .
+
+clean:  ## remove the environment, builds and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help install serve test test-slow test-package test-images lint types format wheel images clean

@@ -41,6 +41,13 @@ def test_python_of_the_client(builtin_service: Service, capsys: pytest.CaptureFi
     assert "Paris" in capsys.readouterr().out
 
 
+def test_python_of_the_engine_alone(builtin_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(only([block for block in blocks("python") if "LLM(" in block]), "README.md", "exec"), {})
+    france, italy = capsys.readouterr().out.splitlines()
+    assert "Paris" in france
+    assert "Rome" in italy
+
+
 def test_python_of_a_server() -> None:
     namespace: dict[str, object] = {}
     code = only([block for block in blocks("python") if "OneShotModelServer" in block])
@@ -61,6 +68,12 @@ def test_programs_it_names_exist() -> None:
         assert "--log-level" in help_text
 
 
+def test_commands_it_names_exist() -> None:
+    from prebuilt_apps.commands import COMMANDS
+
+    assert set(re.findall(r"`(?:\.venv/bin/)?vfastml ([a-z-]+)", README)) == {command.name for command in COMMANDS}
+
+
 def test_make_targets_it_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z][a-z-]+)", README)):
@@ -69,7 +82,7 @@ def test_make_targets_it_names_exist() -> None:
 
 def test_file_tree_is_complete() -> None:
     tree = README.split("## Where things are")[1]
-    for folder in ("engine", "entrypoints", "models_servers", "text_engine"):
+    for folder in (".", "engine", "entrypoints", "models_servers", "text_engine"):
         for path in (ROOT / "vfastml" / folder).glob("*.py"):
             assert path.name == "__init__.py" or path.name in tree, path
     for name in re.findall(r"^ {4}(\w+\.py)", tree, re.MULTILINE):

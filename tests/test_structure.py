@@ -48,6 +48,7 @@ def test_imports_go_one_way(floor: str) -> None:
         ("vfastml.engine.dispatch_engine", ["torch", "transformers", "fastapi"]),
         ("vfastml.text_engine.engine_loader", ["zmq", "fastapi"]),
         ("vfastml.models_servers.model_server_text_hf", ["fastapi", "uvicorn"]),
+        ("vfastml.llm", ["zmq", "fastapi", "uvicorn"]),
         ("vfastml.model_store", ["torch", "transformers", "zmq"]),
         ("vfastml", ["torch", "transformers", "zmq", "fastapi", "msgspec"]),
     ],

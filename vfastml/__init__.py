@@ -15,7 +15,11 @@ _HOMES = {
     "OneShotModelServer": "vfastml.models_servers.one_shot_server",
     "ModelServer": "vfastml.models_servers.model_server",
     "TextGenerationReq": "vfastml.engine.dispatch_requests",
+    "LLM": "vfastml.llm",
+    "TextGenerationForward": "vfastml.engine.dispatch_requests",
+    "TextGenerationMessage": "vfastml.engine.dispatch_requests",
     "OneShotReq": "vfastml.engine.dispatch_requests",
+    "ImageToImageReq": "vfastml.engine.dispatch_requests",
     "SamplingParams": "vfastml.engine.dispatch_requests",
 }
 

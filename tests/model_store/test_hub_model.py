@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from vfastml.model_store import ModelStoreError, hub, resolve_model
 
@@ -30,8 +35,12 @@ class FakeHub:
         self.cached = cached
         self.download = download
         self.asked: list[dict[str, Any]] = []
+        self.revisions: list[str | None] = []
 
-    def __call__(self, hub_id: str, *, local_files_only: bool = False, **asked: Any) -> str:
+    def __call__(
+        self, hub_id: str, *, local_files_only: bool = False, revision: str | None = None, **asked: Any
+    ) -> str:
+        self.revisions.append(revision)
         if local_files_only:
             if self.cached is None:
                 raise LocalEntryNotFoundError("not cached")
@@ -88,6 +97,19 @@ def test_neither_code_nor_pickles_are_downloaded(whole: Path, monkeypatch: pytes
     assert [name for name in files + refused if any(fnmatch(name, pattern) for pattern in patterns)] == files
 
 
+def test_a_revision_is_looked_for_in_the_cache_and_on_the_hub(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = use(monkeypatch, FakeHub(None, whole))
+    resolve_model("org/name", revision="v2")
+    resolve_model("org/name")
+    assert fake.revisions == ["v2", "v2", None, None]
+
+
+@pytest.mark.parametrize("uri", ["builtin:smollm2-135m-instruct", "./model", "./model.gguf"])
+def test_what_is_not_on_a_hub_has_no_revision(uri: str) -> None:
+    with pytest.raises(ModelStoreError, match="has no revision"):
+        resolve_model(uri, revision="main")
+
+
 def test_a_whole_cached_model_is_used_without_asking(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = use(monkeypatch, FakeHub(whole, AssertionError("asked the hub")))
     phases: list[str] = []
@@ -123,6 +145,7 @@ def _http_error(cls: type[Exception]) -> Exception:
     [
         (_http_error(GatedRepoError), "org/name is gated: accept its terms"),
         (_http_error(RepositoryNotFoundError), "no model org/name, or the token may not see it"),
+        (_http_error(RevisionNotFoundError), "org/name has no such revision on the hub"),
         (LocalEntryNotFoundError("no"), "org/name is not in the local cache and the hub cannot be reached"),
         (RuntimeError("odd"), r"org/name could not be downloaded from the hub \(odd\)"),
     ],
@@ -141,16 +164,16 @@ def test_a_folder_of_that_name_is_pointed_out(tmp_path: Path, monkeypatch: pytes
         resolve_model("org/name")
 
 
-def resolve_offline(home: Path, uri: str) -> str:
+def resolve_offline(home: Path, uri: str, revision: str = "") -> str:
     program = (
         "import sys\n"
         "from vfastml.model_store import ModelStoreError, resolve_model\n"
-        "try:\n    print(resolve_model(sys.argv[1]).folder)\n"
+        "try:\n    print(resolve_model(sys.argv[1], revision=sys.argv[2] or None).folder)\n"
         "except ModelStoreError as error:\n    print(error)\n"
     )
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
-    command = [sys.executable, "-c", program, uri]
+    command = [sys.executable, "-c", program, uri, revision]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 
@@ -161,4 +184,8 @@ def test_the_hubs_own_cache_serves_an_offline_machine(tmp_path: Path) -> None:
     fill(repository / "refs")
     (repository / "refs" / "main").write_text(COMMIT)
     assert resolve_offline(tmp_path, "org/name") == str(snapshot)
+    assert (
+        resolve_offline(tmp_path, "org/name", "main") == resolve_offline(tmp_path, "org/name", COMMIT) == str(snapshot)
+    )
+    assert "org/name is not in the local cache" in resolve_offline(tmp_path, "org/name", "v2")
     assert "org/other is not in the local cache" in resolve_offline(tmp_path, "org/other")

@@ -239,8 +239,8 @@ def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         "unknown scheme": (["--model-uri", "gs://bucket/model"], ["builtin:NAME"]),
         "hub while offline": (["--model-uri", "nobody/nothing"], ["nobody/nothing", "local folder"]),
         "missing gguf": (["--model-uri", "./not-here.gguf"], ["no file"]),
-        "device": ([*good, "--device", "cuda:7"], ["--device", "cuda:7"]),
-        "no such device": ([*good, "--device", "abacus"], ["--device", "cpu"]),
+        "device": ([*good, "--device", "cuda:7"], ["no device cuda:7"]),
+        "no such device": ([*good, "--device", "abacus"], ["device 'abacus' is not known", "cpu"]),
         "kv cache too small": ([*good, "--kv-cache-memory", "100B"], ["--kv-cache-memory"]),
         "kv cache too small for the length": (
             [*good, "--kv-cache-memory", "100kB", "--max-model-len", "4000"],

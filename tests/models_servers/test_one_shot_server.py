@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.service import free_port
 from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
-from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq
+from vfastml.engine.dispatch_requests import DetokenizeReq, ImageToImageReq, OneShotReq, TextGenerationReq, TokenizeReq
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.models_servers.one_shot_server import OneShotModelServer
 
@@ -137,6 +137,22 @@ def test_cancelled_before_it_ran() -> None:
 def test_requests_for_text_are_refused(kind: type) -> None:
     with pytest.raises(UnsupportedError, match=kind.__name__):
         Recorder().prepare(kind(request_id="a"))
+
+
+def test_images_reach_forward_as_a_plain_dict() -> None:
+    server = Recorder(lambda inputs: [one["images"] for one in inputs])
+    server.accept(server.prepare(ImageToImageReq(request_id="0", images=[b"png", "aGk="], forward_params={"size": 2})))
+    server.accept(server.prepare(ImageToImageReq(request_id="1", images=[])))
+    assert outcome(server) == {"0": [b"png", "aGk="], "1": []}
+    assert server.batches == [
+        [{"images": [b"png", "aGk="], "forward_params": {"size": 2}}, {"images": [], "forward_params": {}}]
+    ]
+
+
+def test_images_for_an_adapter_are_refused() -> None:
+    with pytest.raises(UnsupportedError) as refused:
+        Recorder().prepare(ImageToImageReq(request_id="0", images=[b"x"], model_adapter_uri="a"))
+    assert refused.value.param == "model_adapter_uri"
 
 
 def test_acceptance_and_name() -> None:

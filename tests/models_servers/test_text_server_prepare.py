@@ -12,12 +12,12 @@ from vfastml.engine.dispatch_requests import (
     DetokenizeReq,
     OneShotReq,
     SamplingParams,
+    TextGenerationForward,
     TextGenerationReq,
     TokenizeReq,
     WorkReq,
 )
 from vfastml.errors import InvalidRequestError, UnsupportedError, VFastMLError
-from vfastml.models_servers.model_server import StartError
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.text_request import EncodedRequest
@@ -136,7 +136,8 @@ def test_adapter_is_refused(server: TextGenerationModelServerHF) -> None:
 
 
 def test_n_is_bounded_by_the_batch(server: TextGenerationModelServerHF) -> None:
-    assert prepared(server, prompt="x", n=MAX_SEQS).request.n == MAX_SEQS
+    assert prepared(server, prompt="x", n=MAX_SEQS).num_choices == MAX_SEQS
+    assert prepared(server, prompt="x").num_choices == 1
     for n in (0, -1, MAX_SEQS + 1):
         assert refusal(server, text(prompt="x", n=n)).param == "n"
 
@@ -151,6 +152,21 @@ def test_forward_kwargs_are_defaults(server: TextGenerationModelServerHF) -> Non
     asked = SamplingParams(temperature=1.5, top_p=1.0, max_tokens=3, stop=())
     sampling = prepared(server, prompt="x", sampling=asked).sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop) == (1.5, 1.0, 3, ())
+
+
+def test_number_of_choices_has_a_default_too(tiny_models: dict[str, Path]) -> None:
+    server = make_server(tiny_models["llama"], model_forward_kwargs=TextGenerationForward(num_generations=3))
+    assert server.model_forward_kwargs == {"num_generations": 3}
+    server.load()
+    assert prepared(server, prompt="x").accepted().num_choices == 3
+    assert prepared(server, prompt="x", n=1).num_choices == 1
+
+
+@pytest.mark.parametrize("token", [-1, VOCAB])
+def test_biased_token_must_exist(server: TextGenerationModelServerHF, token: int) -> None:
+    sound = SamplingParams(logit_bias={VOCAB - 1: 1.0})
+    assert prepared(server, prompt="x", sampling=sound).sampling.logit_bias == {VOCAB - 1: 1.0}
+    assert refusal(server, text(prompt="x", sampling=SamplingParams(logit_bias={token: 1.0}))).param == "logit_bias"
 
 
 def test_bad_sampling_names_its_field(server: TextGenerationModelServerHF) -> None:
@@ -213,8 +229,11 @@ def test_request_runs_to_its_end(server: TextGenerationModelServerHF) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model_load_kwargs": {"trust_remote_code": True}}, "unknown option 'trust_remote_code'"),
+        ({"model_load_kwargs": {"trust_remote_code": True}}, "does not take 'trust_remote_code' .code of a model"),
+        ({"model_load_kwargs": {"dtype": "int3"}}, "int3"),
         ({"model_forward_kwargs": {"num_beams": 4}}, "unknown option 'num_beams'"),
+        ({"model_forward_kwargs": {"logit_bias": {VOCAB: 1.0}}}, "model_forward_kwargs: 'logit_bias'"),
+        ({"model_forward_kwargs": {"num_generations": MAX_SEQS + 1}}, f"between 1 and {MAX_SEQS}"),
         ({"model_forward_kwargs": {"top_p": "0.9"}}, "model_forward_kwargs"),
         ({"model_forward_kwargs": {"top_p": True}}, "model_forward_kwargs"),
         ({"model_forward_kwargs": {"stop": "END"}}, "model_forward_kwargs"),
@@ -226,5 +245,5 @@ def test_request_runs_to_its_end(server: TextGenerationModelServerHF) -> None:
 def test_settings_that_cannot_work_stop_the_start(
     tiny_models: dict[str, Path], options: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(StartError, match=words):
+    with pytest.raises(VFastMLError, match=words):
         make_server(tiny_models["llama"], **options).load()

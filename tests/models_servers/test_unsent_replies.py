@@ -22,15 +22,15 @@ def told(unsent: Unsent) -> list[Any]:
 def test_deltas_of_a_choice_become_one() -> None:
     unsent = Unsent()
     for delta in (
-        Delta("a", 0, "x", [1]),
+        Delta("a", 0, "x", [1], scores=[-0.5]),
         Delta("a", 1, "y", [2]),
-        Delta("a", 0, "z", [3, 4], finish_reason="stop", stop_reason="!"),
+        Delta("a", 0, "z", [3, 4], finish_reason="stop", stop_reason="!", scores=[-1.0, -2.0]),
     ):
         unsent.add(delta)
     unsent.add(Finished("a"))
     assert told(unsent) == [
         StepReply(
-            [Delta("a", 0, "xz", [1, 3, 4], finish_reason="stop", stop_reason="!"), Delta("a", 1, "y", [2])],
+            [Delta("a", 0, "xz", [1, 3, 4], "stop", "!", [-0.5, -1.0, -2.0]), Delta("a", 1, "y", [2])],
             [Finished("a")],
         )
     ]

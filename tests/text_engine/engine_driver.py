@@ -23,6 +23,7 @@ class Answer:
 
     texts: dict[int, str] = field(default_factory=dict)
     tokens: dict[int, list[int]] = field(default_factory=dict)
+    scores: dict[int, list[float]] = field(default_factory=dict)
     reasons: dict[int, tuple[str | None, str | None]] = field(default_factory=dict)
     num_deltas: int = 0
     end: Finished | Failed | None = None
@@ -46,7 +47,7 @@ class EngineDriver:
         room = self.loaded.limits.max_model_len - len(prompt)
         settled = settle_sampling(sampling, SamplingParams(), room=room)
         self.answers[request_id] = Answer()
-        self.engine.add(EncodedRequest(request, list(prompt), settled))
+        self.engine.add(EncodedRequest(request, list(prompt), settled, num_choices=request.n or 1))
         return request_id
 
     def step(self) -> list[Delta | Finished | Failed]:
@@ -79,5 +80,7 @@ class EngineDriver:
         answer.num_deltas += 1
         answer.texts[delta.index] = answer.texts.get(delta.index, "") + delta.text
         answer.tokens.setdefault(delta.index, []).extend(delta.token_ids or [])
+        if delta.scores is not None:
+            answer.scores.setdefault(delta.index, []).extend(delta.scores)
         if delta.finish_reason is not None:
             answer.reasons[delta.index] = (delta.finish_reason, delta.stop_reason)

@@ -20,6 +20,7 @@ from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder
 from vfastml.text_engine.kv_cache import KVShape
 
+CPU = torch.device("cpu")
 UNTIED = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "tie_word_embeddings": False}
 LATENT = {
     "num_key_value_heads": 6,
@@ -114,9 +115,9 @@ def test_family_is_refused_by_name(maker: Callable[[], PreTrainedModel], reason:
 
 
 def test_shapes_are_those_of_the_layers() -> None:
-    assert HFDecoder(tiny_llama()).kv_shapes == [KVShape(2, 8, 8)] * 3
+    assert HFDecoder(tiny_llama()).kv_shapes == [KVShape(2, 8, 8, CPU)] * 3
     latent = make(hf.DeepseekV3ForCausalLM, hf.DeepseekV3Config, **LATENT)
-    assert HFDecoder(latent).kv_shapes == [KVShape(6, 16, 12)] * 3
+    assert HFDecoder(latent).kv_shapes == [KVShape(6, 16, 12, CPU)] * 3
 
 
 class _Rebuilt(torch.nn.Module):

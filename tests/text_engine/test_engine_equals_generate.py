@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.oracle import assert_same_tokens, generate, load_oracle
+from tests.oracle import assert_same_tokens, forced_logits, generate, load_oracle
 from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_requests import SamplingParams
 
@@ -48,6 +49,81 @@ def test_packed_chunked_preempted_and_shared_equals_alone(tiny_models: dict[str,
     assert load.preemptions > 0 or budget == 7
     assert load.chunked_prefills > 0
     assert load.prefix_hit_tokens > 0
+
+
+PENALTY = {"repetition_penalty": 1.3}
+BIAS = {"logit_bias": {7: -100.0, 65: 6.0, 200: 3.5}}
+ALTERING: list[dict[str, Any]] = [{}, PENALTY, BIAS, PENALTY | BIAS]
+
+
+def as_transformers_says(altering: dict[str, Any]) -> dict[str, Any]:
+    """The same for `generate`."""
+    said = dict(altering)
+    bias = said.pop("logit_bias", None)
+    return said if bias is None else said | {"sequence_bias": {(token,): value for token, value in bias.items()}}
+
+
+@pytest.mark.parametrize("budget", [7, 64])
+def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path], budget: int) -> None:
+    driver = EngineDriver.load(
+        tiny_models["llama"],
+        dtype="float32",
+        max_num_batched_tokens=budget,
+        max_num_seqs=16,
+        kv_cache_memory=32 * 16 * 3 * 2 * 2 * 8 * 4,
+    )
+    oracle = load_oracle(tiny_models["llama"])
+    requests = mixed_requests(random.Random(budget + 1), 24)
+    ids = []
+    for number, (prompt, max_tokens, ignore_eos) in enumerate(requests):
+        altering = ALTERING[number % len(ALTERING)]
+        sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=ignore_eos, **altering)
+        ids.append(driver.add(prompt, sampling))
+    driver.run()
+    num_altered = 0
+    for number, (request_id, (prompt, max_tokens, ignore_eos)) in enumerate(zip(ids, requests, strict=True)):
+        altering = as_transformers_says(ALTERING[number % len(ALTERING)])
+        expected = generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos, **altering)
+        assert_same_tokens(oracle, prompt, driver.tokens(request_id), expected, **altering)
+        num_altered += expected != generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos)
+    assert num_altered > 5
+    load = driver.engine.load()
+    assert load.preemptions > 0 or budget == 7
+    assert load.chunked_prefills > 0
+
+
+def test_penalised_choices_of_one_request(tiny_models: dict[str, Path]) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32")
+    oracle = load_oracle(tiny_models["llama"])
+    prompt = [9, 8, 7] * 7
+    sampling = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, **PENALTY)
+    request_id = driver.add(prompt, sampling, n=3)
+    driver.run()
+    expected = generate(oracle, prompt, 24, ignore_eos=True, **PENALTY)
+    assert expected != generate(oracle, prompt, 24, ignore_eos=True)
+    assert [driver.tokens(request_id, index) for index in range(3)] == [expected] * 3
+
+
+def test_scores_are_the_models_own_log_probabilities(tiny_models: dict[str, Path]) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+    oracle = load_oracle(tiny_models["llama"])
+    hot = {"temperature": 1.3, "top_k": 40, "seed": 3, "min_tokens": 5}
+    kinds: list[tuple[dict[str, Any], int]] = [({"temperature": 0.0}, 1), ({**hot, **PENALTY, **BIAS}, 3)]
+    requests = [([number, 5, 6] * 9, *kind) for number, kind in enumerate(kinds)]
+    ids = []
+    for prompt, fields, n in requests:
+        sampling = SamplingParams(max_tokens=20, ignore_eos=True, output_scores=True, **fields)
+        ids.append(driver.add(prompt, sampling, n=n))
+        driver.add(prompt, SamplingParams(max_tokens=20, temperature=0.0))
+    driver.run()
+    for request_id, (prompt, _, n) in zip(ids, requests, strict=True):
+        assert set(driver.answers[request_id].scores) == set(range(n))
+        for index in range(n):
+            output = driver.tokens(request_id, index)
+            logs = forced_logits(oracle, prompt, output).log_softmax(-1)
+            expected = logs.gather(1, torch.tensor(output)[:, None])[:, 0]
+            assert torch.allclose(torch.tensor(driver.answers[request_id].scores[index]), expected, atol=1e-4)
+    assert [bool(answer.scores) for answer in driver.answers.values()] == [True, False, True, False]
 
 
 def test_sliding_window_matters_in_the_test_above(tiny_models: dict[str, Path]) -> None:

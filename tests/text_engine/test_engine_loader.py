@@ -116,7 +116,7 @@ def test_prefix_cache_can_be_switched_off(tiny_models: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", "mps", "cuda:99", "", "cpu:0:0"])
 def test_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequestError, match="--device"):
+    with pytest.raises(InvalidRequestError, match="device"):
         settle_device(name)
 
 
@@ -129,7 +129,7 @@ def test_dtypes(tiny_models: dict[str, Path]) -> None:
     cpu, folder = torch.device("cpu"), tiny_models["llama"]
     assert settle_dtype("bfloat16", folder, cpu) == torch.bfloat16
     assert settle_dtype("auto", folder, cpu) == torch.float32
-    with pytest.raises(InvalidRequestError, match="--dtype"):
+    with pytest.raises(InvalidRequestError, match=r"dtype .int8."):
         settle_dtype("int8", folder, cpu)
 
 

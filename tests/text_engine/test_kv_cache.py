@@ -52,6 +52,15 @@ def test_write_puts_tokens_into_their_slots() -> None:
     assert not cache.keys[1].any()
 
 
+def test_each_layer_lies_where_it_computes() -> None:
+    """`meta` stands for another GPU."""
+    meta = torch.device("meta")
+    cache = KVCache([KVShape(2, 3, 5, meta), KVShape(1, 4, 4)], 3, 4, torch.float32, CPU)
+    assert [keys.device for keys in cache.keys] == [values.device for values in cache.values] == [meta, CPU]
+    cache.copy_blocks([(0, 1)])
+    cache.write(0, torch.tensor([2], device=meta), torch.ones(1, 2, 3, device=meta), torch.ones(1, 2, 5, device=meta))
+
+
 def test_what_overflowed_does_not_lie_in_wait_for_the_next_sequence() -> None:
     cache = KVCache(SHAPES, num_blocks=3, block_size=4, dtype=torch.float16, device=CPU)
     bad = torch.tensor([torch.inf, -torch.inf, torch.nan], dtype=torch.float16)

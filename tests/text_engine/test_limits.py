@@ -49,6 +49,23 @@ def test_defaults_of_a_gpu() -> None:
     assert settled.num_blocks == int((1 << 20) * 0.85) // BLOCK_BYTES
 
 
+@pytest.mark.parametrize(
+    ("layers_on_first", "free", "expected"),
+    [(1, (100, 100), 56), (1, (20, 100), 34), (3, (90, 100), 51), (4, (80, 0), 34)],
+)
+def test_device_with_the_least_room_for_its_layers_decides(
+    layers_on_first: int, free: tuple[int, int], expected: int
+) -> None:
+    """Four layers on two GPUs; what is free is in blocks of two layers, of which 85 % are for the cache."""
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    shapes = [KVShape(2, 8, 8, first)] * layers_on_first + [KVShape(2, 8, 8, second)] * (4 - layers_on_first)
+    decoder = SimpleNamespace(device=first, dtype=torch.float32, config=LLAMA, kv_shapes=shapes)
+    room = {device: blocks * BLOCK_BYTES for device, blocks in zip((first, second), free, strict=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "free_memory", room.__getitem__)
+        assert settle_limits(EngineConfig(), decoder).num_blocks == expected  # type: ignore[arg-type]
+
+
 def test_kv_cache_is_a_share_of_the_free_memory_and_bounds_the_length() -> None:
     settled = settle(free=BLOCK_BYTES * 4 * 10)
     assert settled.num_blocks == 10

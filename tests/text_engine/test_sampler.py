@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from tests.oracle import logits_processors
 from vfastml.text_engine import sampler
 from vfastml.text_engine.sampler import Draw, Sampler, uniform
-from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.sampling import SampledToken, Sampling
 
 EOS = 3
 
@@ -20,12 +23,12 @@ def random_logits(rows: int, vocab_size: int, seed: int = 0, scale: float = 3.0)
     return torch.randn(rows, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def draw(row: int = 0, *, choice: int = 0, num_generated: int = 0, **sampling: Any) -> Draw:
-    return Draw(row, Sampling(max_tokens=1 << 20, **sampling), choice, num_generated)
+def draw(row: int = 0, *, choice: int = 0, num_generated: int = 0, tokens: Sequence[int] = (), **sampling: Any) -> Draw:
+    return Draw(row, Sampling(max_tokens=1 << 20, **sampling), choice, num_generated, tokens)
 
 
 def sample(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
-    return Sampler([EOS]).sample(logits.clone(), draws)
+    return [one.token for one in Sampler([EOS]).sample(logits.clone(), draws)]
 
 
 def warped_by_transformers(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
@@ -135,8 +138,70 @@ def test_barred_row_leaves_its_neighbours_and_its_forks_logits_alone(temperature
     assert sample(logits[:1], shared)[1] == EOS
 
 
+# -- penalties, biases, scores
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.3, 2.0])
+@pytest.mark.parametrize("bias", [{}, {4: 5.0, 9: -100.0, 17: 0.5}])
+def test_altered_logits_are_those_of_transformers(penalty: float, bias: dict[int, float]) -> None:
+    logits, tokens = random_logits(1, 50), [4, 9, 9, 30, 31, 4]
+    sequence_bias = {(token,): value for token, value in bias.items()} or None
+    expected = logits_processors(penalty, sequence_bias)(torch.tensor([tokens]), logits.clone())
+    sampler._alter(logits[0], draw(tokens=tokens, repetition_penalty=penalty, logit_bias=bias))
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-4])
+def test_altered_row_leaves_its_neighbours_and_its_forks_logits_alone(temperature: float) -> None:
+    logits = torch.zeros(2, 10)
+    logits[:, 6], logits[:, 2] = 5.0, 4.0
+    kinds: list[dict[str, Any]] = [{}, {"logit_bias": {2: 2.0}}, {"repetition_penalty": 1.5, "tokens": [6, 1]}, {}]
+    for rows in ([0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 1]):
+        draws = [draw(row, temperature=temperature, **kind) for row, kind in zip(rows, kinds, strict=True)]
+        assert sample(logits[: rows[-1] + 1], draws) == [6, 2, 2, 6]
+
+
+def test_end_token_is_barred_whatever_its_bias() -> None:
+    fields: dict[str, Any] = {"temperature": 0.0, "logit_bias": {EOS: 100.0}, "min_tokens": 2}
+    assert sample(torch.zeros(1, 10), [draw(num_generated=2, **fields)]) == [EOS]
+    assert sample(torch.zeros(1, 10), [draw(num_generated=1, **fields)]) != [EOS]
+
+
+def test_tokens_without_a_logit_are_passed_over() -> None:
+    fields: dict[str, Any] = {"repetition_penalty": 2.0, "logit_bias": {10: 5.0, 1: 1.0}, "tokens": [0, 10, 99]}
+    assert sample(torch.ones(1, 10), [draw(temperature=0.0, **fields)]) == [1]
+    assert sample(torch.ones(1, 10), [draw(temperature=0.0, logit_bias={10: 5.0})]) == [0]
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 1e300])
+def test_extreme_penalty_stays_a_number(penalty: float) -> None:
+    logits = torch.tensor([[1.0, -1.0, 0.5, -0.5]])
+    chosen = sample(logits, [draw(temperature=1e-5, repetition_penalty=penalty, tokens=[0, 1])])
+    assert chosen == ([0] if penalty < 1 else [2])
+
+
+def test_penalty_without_tokens_changes_nothing() -> None:
+    logits = random_logits(1, 50)
+    assert sample(logits, [draw(temperature=0.0, repetition_penalty=1.5)]) == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [0, 0, 2, 2]])
+def test_scores_are_of_the_unaltered_logits_and_only_where_asked_for(rows: list[int]) -> None:
+    logits = random_logits(3, 50)
+    altered = {"temperature": 1.5, "top_k": 3, "logit_bias": {4: 50.0}, "output_scores": True}
+    kinds: list[dict[str, Any]] = [altered, {"temperature": 0.0}, {"output_scores": True}, {}]
+    draws = [draw(row, seed=row, **kind) for row, kind in zip(rows, kinds, strict=False)]
+    sampled = Sampler([EOS]).sample(logits.clone(), draws)
+    for row, kind, (token, score) in zip(rows, kinds, sampled, strict=False):
+        if "output_scores" in kind:
+            assert score == pytest.approx(float(logits[row].log_softmax(-1)[token]), abs=1e-6)
+        else:
+            assert score is None
+    assert sampled[0].token == 4
+
+
 def test_no_end_tokens_at_all() -> None:
-    assert Sampler([]).sample(torch.tensor([[0.0, 1.0]]), [draw(min_tokens=5, temperature=0.0)]) == [1]
+    assert Sampler([]).sample(torch.tensor([[0.0, 1.0]]), [draw(min_tokens=5, temperature=0.0)]) == [SampledToken(1)]
 
 
 def random_draw(rng: random.Random, row: int) -> Draw:
@@ -149,6 +214,9 @@ def random_draw(rng: random.Random, row: int) -> Draw:
         top_p=rng.choice([1.0, 1.0, 0.1, 0.9]),
         seed=rng.randrange(-(2**63), 2**63),
         min_tokens=rng.choice([0, 5]),
+        repetition_penalty=rng.choice([1.0, 1.0, 1.4]),
+        logit_bias=rng.choice([{}, {}, {5: 9.0, 8: -9.0}]),
+        tokens=[rng.randrange(4000) for _ in range(20)],
     )
 
 
@@ -158,7 +226,7 @@ def test_token_does_not_depend_on_the_other_rows(seed: int) -> None:
     logits = random_logits(12, 4000, seed, scale=rng.choice([0.1, 3.0]))
     draws = [random_draw(rng, row) for row in sorted(rng.choices(range(12), k=12))]
     together = sample(logits, draws)
-    alone = [sample(logits[d.row : d.row + 1], [Draw(0, d.sampling, d.choice, d.num_generated)])[0] for d in draws]
+    alone = [sample(logits[d.row : d.row + 1], [replace(d, row=0)])[0] for d in draws]
     assert together == alone
 
 

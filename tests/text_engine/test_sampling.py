@@ -28,6 +28,10 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "seed": (1, 2),
     "stop": (("a",), ("b", "c")),
     "ignore_eos": (False, True),
+    "repetition_penalty": (1.0, 1.5),
+    "logit_bias": ({}, {3: 1.0}),
+    "max_time": (1.0, 2.0),
+    "output_scores": (False, True),
 }
 
 
@@ -73,6 +77,14 @@ def test_seed_is_drawn_anew() -> None:
         ("top_p", math.nan),
         ("top_k", -1),
         ("stop", ("a", "")),
+        ("seed", 1 << 63),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.inf),
+        ("logit_bias", {-1: 1.0}),
+        ("logit_bias", {1: 100.5}),
+        ("logit_bias", dict.fromkeys(range(301), 1.0)),
+        ("max_time", 0.0),
+        ("max_time", math.nan),
     ],
 )
 def test_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
@@ -81,3 +93,16 @@ def test_out_of_range_is_refused_by_name(name: str, value: Any) -> None:
     assert refused.value.param == name
     with pytest.raises(InvalidRequestError):
         settle_sampling(NOTHING, SamplingParams(**{name: value}), room=50)
+
+
+@pytest.mark.parametrize(
+    ("fields", "alters"),
+    [
+        ({}, False),
+        ({"output_scores": True}, False),
+        ({"repetition_penalty": 0.9}, True),
+        ({"logit_bias": {1: 1}}, True),
+    ],
+)
+def test_what_alters_logits(fields: dict[str, Any], alters: bool) -> None:
+    assert settle_sampling(SamplingParams(**fields), NOTHING, room=1).alters_logits is alters

@@ -163,3 +163,21 @@ def test_long_and_short_decodes_are_not_padded_to_each_other() -> None:
     for group in groups:
         shortest = int(group.query_positions.min()) + 1
         assert len(group.key_positions) <= 2 * shortest + BLOCK
+
+
+def test_layers_of_another_device_get_the_step_there_once() -> None:
+    """`meta` stands for another GPU: it computes shapes alone, and refuses what lies elsewhere."""
+    away = torch.device("meta")
+    rows = Rows([(0, 5), (6, 1), (9, 1)])
+    shapes = [KVShape(2, 8, 8), KVShape(2, 8, 8, away)]
+    attention = SdpaAttention(KVCache(shapes, NUM_BLOCKS, BLOCK, torch.float32, torch.device("cpu")))
+    query, key, value = torch.cat(rows.queries), rows.new(rows.keys), rows.new(rows.values)
+    meta = attention.prepare(rows.inputs())
+    here = attention.forward(0, query, key, value, meta, AttentionOptions(1.0))
+    assert not meta.elsewhere  # one device pays nothing
+    there = attention.forward(1, query.to(away), key.to(away), value.to(away), meta, AttentionOptions(1.0))
+    assert (there.device, there.shape) == (away, here.shape)
+    moved = meta.elsewhere[away]
+    attention.forward(1, query.to(away), key.to(away), value.to(away), meta, AttentionOptions(1.0))
+    assert meta.elsewhere == {away: moved}
+    assert meta.on(query.device) is meta

@@ -14,13 +14,14 @@ import torch
 
 from tests.text_engine.engine_driver import Answer, EngineDriver
 from tests.tiny_models import byte_tokenizer
-from vfastml.engine.dispatch_replies import Failed, Finished, Limits
+from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.text_engine import text_request
 from vfastml.text_engine.batch_inputs import build_batch_inputs
 from vfastml.text_engine.detokenizer import Decode
 from vfastml.text_engine.engine_loader import LoadedEngine
 from vfastml.text_engine.prompt_encoder import PromptEncoder
-from vfastml.text_engine.sampling import Sampling, settle_sampling
+from vfastml.text_engine.sampling import SampledToken, Sampling, settle_sampling
 from vfastml.text_engine.scheduler import ScheduledBatch
 from vfastml.text_engine.sequence import Sequence
 from vfastml.text_engine.text_engine import TextEngine
@@ -55,10 +56,14 @@ class ScriptedRunner:
     def __init__(self, script: Script) -> None:
         self.script = script
 
-    def run(self, batch: ScheduledBatch) -> list[list[int]]:
+    def run(self, batch: ScheduledBatch) -> list[list[SampledToken]]:
         build_batch_inputs(batch, BLOCK, torch.device("cpu"))
-        rows = [row.sequence for row in batch.rows if row.samples]
-        return [[self.script(row, row.index + fork) for fork in range(1 + row.forks)] for row in rows]
+        return [self._sampled(row.sequence) for row in batch.rows if row.samples]
+
+    def _sampled(self, sequence: Sequence) -> list[SampledToken]:
+        choices = range(sequence.index, sequence.index + 1 + sequence.forks)
+        tokens = [self.script(sequence, choice) for choice in choices]
+        return [SampledToken(token, -float(token) if sequence.sampling.output_scores else None) for token in tokens]
 
 
 def scripted(
@@ -143,14 +148,76 @@ def test_one_token(n: int) -> None:
     assert answer.num_deltas == n
 
 
+# -- the time a request may take
+
+
+class Clock:
+    """In place of time.monotonic: each step of the runner takes a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(text_request, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def tick(self, sequence: Sequence, choice: int) -> int:
+        self.now += 1.0
+        return HE
+
+
+@pytest.mark.parametrize(("max_time", "num_tokens"), [(0.5, 1), (1.0, 1), (2.5, 3), (3.0, 3), (None, 9)])
+def test_choice_ends_with_the_token_that_its_time_runs_out_at(
+    monkeypatch: pytest.MonkeyPatch, max_time: float | None, num_tokens: int
+) -> None:
+    answer = answer_to(scripted(Clock(monkeypatch).tick), SamplingParams(max_time=max_time, max_tokens=9))
+    assert answer.tokens == {0: [HE] * num_tokens}
+    assert answer.texts == {0: "he" * num_tokens}
+    assert answer.reasons == {0: ("length", None)}
+
+
+def test_time_runs_from_the_first_step_for_all_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = scripted(Clock(monkeypatch).tick, max_num_seqs=2)
+    first = driver.add([A], SamplingParams(max_tokens=5))
+    hasty = driver.add([A], SamplingParams(max_time=3.5, max_tokens=5), n=2)
+    driver.run()
+    assert len(driver.tokens(first)) == 5
+    assert [len(driver.tokens(hasty, index)) for index in (0, 1)] == [2, 2]
+
+
+def test_stop_goes_before_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = scripted(Clock(monkeypatch).tick)
+    answer = answer_to(driver, SamplingParams(max_time=1.0, stop=("e",), max_tokens=5))
+    assert answer.reasons == {0: ("stop", "e")}
+
+
 # -- what is sent
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_scores_come_with_their_tokens(stream: bool) -> None:
+    driver = scripted(saying(*HELLO, END))
+    fields: dict[str, Any] = {"stop": ("world?",), "max_tokens": 9}
+    answer = answer_to(driver, SamplingParams(output_scores=True, **fields), n=2, stream=stream)
+    assert answer.scores == {index: [-float(token) for token in tokens] for index, tokens in answer.tokens.items()}
+    assert answer.tokens[1] == [*HELLO, END]
+    assert answer_to(driver, SamplingParams(**fields), stream=stream).scores == {}
+
+
+def test_scores_are_sent_though_the_text_is_held_back() -> None:
+    driver = scripted(saying(*HELLO))
+    request = TextGenerationReq(request_id="r0")
+    settled = settle_sampling(SamplingParams(stop=("hello world?",), output_scores=True), SamplingParams(), room=50)
+    driver.engine.add(EncodedRequest(request, [A], settled))
+    [delta] = driver.engine.step()
+    assert delta == Delta("r0", 0, "", None, None, None, [-float(HE)])
 
 
 def send(driver: EngineDriver, *, echo_text: str = "", tokens: tuple[int, ...] = (A, B), **fields: Any) -> Answer:
     request = TextGenerationReq(request_id=f"r{len(driver.answers)}", **fields)
     settled = settle_sampling(request.sampling, SamplingParams(), room=50)
     driver.answers[request.request_id] = answer = Answer()
-    driver.engine.add(EncodedRequest(request, list(tokens), settled, echo_text))
+    driver.engine.add(EncodedRequest(request, list(tokens), settled, echo_text, request.n or 1))
     return answer
 
 
@@ -179,8 +246,8 @@ def test_token_ids_only_where_asked_for() -> None:
 @pytest.mark.parametrize(("asked", "ids"), [(True, [A, B]), (False, None)])
 def test_accepted_counts_the_prompt(asked: bool, ids: list[int] | None) -> None:
     request = TextGenerationReq(request_id="x", return_token_ids=asked)
-    accepted = EncodedRequest(request, [A, B], Sampling(max_tokens=1)).accepted()
-    assert (accepted.prompt_tokens, accepted.prompt_token_ids) == (2, ids)
+    accepted = EncodedRequest(request, [A, B], Sampling(max_tokens=1), num_choices=3).accepted()
+    assert (accepted.prompt_tokens, accepted.prompt_token_ids, accepted.num_choices) == (2, ids, 3)
 
 
 @pytest.mark.parametrize("n", [1, 3])

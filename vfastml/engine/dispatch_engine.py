@@ -94,7 +94,7 @@ class DispatchEngine:
         if self._context is None:
             raise RuntimeError("the dispatch engine is not running")
         if threading.get_ident() != self._thread:
-            raise RuntimeError("dispatch() belongs to the event loop's thread: make the route that calls it `async def`")
+            raise RuntimeError("dispatch() belongs to the event loop's thread: make its route `async def`")
         task = DispatchTask(request, self._requests.cancel)
         self._requests.add(task)
         return task

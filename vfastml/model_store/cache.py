@@ -37,13 +37,18 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfastml"
 
 
+def folder_of(name: str) -> Path:
+    """Where the model of that name is, once it has been built."""
+    return cache_root() / _MODELS / name
+
+
 def build_once(name: str, build: Callable[[Path], None], progress: Progress = ignore) -> Path:
     """The finished folder of that name. If there is none, `build` fills an empty one, which is then renamed into place.
 
     Only one process builds a name at a time, the others wait for it. A build that fails or is killed leaves no folder
     of that name. Raises ModelStoreError when the cache cannot be written, and what `build` raises.
     """
-    folder = cache_root() / _MODELS / name
+    folder = folder_of(name)
     with _clear_errors():
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from pathlib import Path
 
 from vfastml.model_store.cache import build_once
 from vfastml.model_store.errors import ModelStoreError
 from vfastml.model_store.progress import Progress
+
+_NEEDED = ("torch", "transformers", "accelerate", "gguf")
 
 
 def folder_of_gguf(gguf: Path, progress: Progress) -> Path:
@@ -19,15 +22,18 @@ def folder_of_gguf(gguf: Path, progress: Progress) -> Path:
     return build_once(f"gguf-{key[:16]}", lambda folder: convert(gguf.stem, gguf, folder, progress), progress)
 
 
+def check_can_convert() -> None:
+    """Raises ModelStoreError where a package that `convert` needs is not installed; looks without importing any."""
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ModelStoreError(f"GGUF files are converted with {package}: run `pip install 'vfastml[model]'`.")
+
+
 def convert(model_id: str, gguf: Path, folder: Path, progress: Progress) -> None:
     """Fills `folder` with the Hugging Face form of that file. Raises ModelStoreError if that cannot be done."""
+    check_can_convert()
     progress(f"converting {model_id}", None)
     # Imported late because it takes seconds and brings in torch, which a start from the cache need not wait for.
-    try:
-        from vfastml.model_store.gguf_conversion import convert_gguf
-    except ImportError as error:
-        raise ModelStoreError(
-            f"A GGUF file is converted with packages of which one is missing ({error}): "
-            "run `pip install torch transformers accelerate gguf`."
-        ) from error
+    from vfastml.model_store.gguf_conversion import convert_gguf
+
     convert_gguf(gguf, folder)

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from vfastml.model_store.errors import ModelStoreError
 from vfastml.model_store.model_folder import check_folder, missing_weights
@@ -19,18 +24,19 @@ _READS_INPUT = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", 
 _ENV_TOKENS = ("HF_ACCESS_TOKEN", "HF_TOKEN")
 
 
-def folder_of_hub_model(hub_id: str, token: str | None, progress: Progress) -> Path:
-    """The snapshot of that model's default branch: the cached one if it is whole, without a look at the hub.
+def folder_of_hub_model(hub_id: str, token: str | None, revision: str | None, progress: Progress) -> Path:
+    """The snapshot of that model's default branch, or of that branch, tag or commit: the cached one if it is whole,
+    without a look at the hub.
 
     HF_HOME and HF_HUB_OFFLINE hold. Raises ModelStoreError when the model cannot be had or is not of safetensors.
     """
     token = token or next(filter(None, map(os.environ.get, _ENV_TOKENS)), None)
-    return check_folder(_cached(hub_id) or _downloaded(hub_id, token, progress), name=hub_id)
+    return check_folder(_cached(hub_id, revision) or _downloaded(hub_id, token, revision, progress), name=hub_id)
 
 
-def _cached(hub_id: str) -> Path | None:
+def _cached(hub_id: str, revision: str | None) -> Path | None:
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=_WANTED, local_files_only=True))
+        folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     return folder if _is_whole(folder) else None
@@ -42,10 +48,10 @@ def _is_whole(folder: Path) -> bool:
     return has_config and not missing_weights(folder) and any((folder / name).is_file() for name in _READS_INPUT)
 
 
-def _downloaded(hub_id: str, token: str | None, progress: Progress) -> Path:
+def _downloaded(hub_id: str, token: str | None, revision: str | None, progress: Progress) -> Path:
     progress(f"downloading {hub_id}", None)
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_WANTED, token=token))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, token=token))
     except Exception as error:  # the HTTP client under it has errors of its own, and they change with its version
         raise ModelStoreError(f"{_reason(hub_id, error)}{_hint(hub_id)}") from error
 
@@ -55,6 +61,8 @@ def _reason(hub_id: str, error: Exception) -> str:
         return f"{hub_id} is gated: accept its terms on the hub, and set HF_ACCESS_TOKEN to a token of that account."
     if isinstance(error, RepositoryNotFoundError):
         return f"The hub has no model {hub_id}, or the token may not see it: check the name, and set HF_ACCESS_TOKEN."
+    if isinstance(error, RevisionNotFoundError):
+        return f"{hub_id} has no such revision on the hub: give one of its branches, tags or commits."
     if isinstance(error, LocalEntryNotFoundError):
         return (
             f"{hub_id} is not in the local cache and the hub cannot be reached: connect once, or give a local folder."

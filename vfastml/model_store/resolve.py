@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfastml.model_store.builtin import folder_of_builtin
+from vfastml.model_store.errors import ModelStoreError
 from vfastml.model_store.gguf_file import folder_of_gguf
 from vfastml.model_store.hub import folder_of_hub_model
 from vfastml.model_store.model_folder import check_folder
@@ -25,16 +26,21 @@ class StoredModel:
     """As it was given."""
 
 
-def resolve_model(model_uri: str, *, token: str | None = None, progress: Progress = ignore) -> StoredModel:
+def resolve_model(
+    model_uri: str, *, token: str | None = None, revision: str | None = None, progress: Progress = ignore
+) -> StoredModel:
     """The folder of that model, downloaded and converted first where need be.
 
-    `token` is for the hub, and goes before HF_ACCESS_TOKEN and HF_TOKEN. Raises ModelStoreError.
+    `token` is for the hub, and goes before HF_ACCESS_TOKEN and HF_TOKEN; `revision` is a branch, tag or commit there.
+    Raises ModelStoreError.
     """
     uri = parse_uri(model_uri)
-    return StoredModel(folder=_folder(uri, token, progress), model_id=uri.model_id, uri=model_uri)
+    if revision is not None and uri.kind is not Kind.HUB:
+        raise ModelStoreError(f"{model_uri} is not on a hub, so it has no revision: leave that out.")
+    return StoredModel(folder=_folder(uri, token, revision, progress), model_id=uri.model_id, uri=model_uri)
 
 
-def _folder(uri: ModelUri, token: str | None, progress: Progress) -> Path:
+def _folder(uri: ModelUri, token: str | None, revision: str | None, progress: Progress) -> Path:
     match uri.kind:
         case Kind.BUILTIN:
             return folder_of_builtin(uri.name, progress)
@@ -43,4 +49,4 @@ def _folder(uri: ModelUri, token: str | None, progress: Progress) -> Path:
         case Kind.GGUF:
             return folder_of_gguf(uri.path, progress)
         case Kind.HUB:
-            return folder_of_hub_model(uri.name, token, progress)
+            return folder_of_hub_model(uri.name, token, revision, progress)

@@ -18,13 +18,16 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+import msgspec
 import zmq
 
 from vfastml.engine import wire
 from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
-from vfastml.engine.dispatch_requests import WorkReq
+from vfastml.engine.dispatch_requests import TextGenerationForward, WorkReq
+from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.errors import VFastMLError
+from vfastml.models_servers.local_run import LocalRun
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
 from vfastml.utils.logging import configure_logging
@@ -44,7 +47,8 @@ class StartError(Exception):
 
 
 class ModelServer:
-    """Base of all model servers. The constructor only stores its arguments; `run_forever` runs."""
+    """Base of all model servers. The constructor only stores its arguments; `run_forever` serves gateways, and
+    `run_until_idle` answers what this process itself has submitted."""
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class ModelServer:
         model_uri: str,
         model_device: str = "auto",
         model_load_kwargs: dict[str, Any] | None = None,
-        model_forward_kwargs: dict[str, Any] | None = None,
+        model_forward_kwargs: dict[str, Any] | TextGenerationForward | None = None,
         *,
         served_model_names: Sequence[str] = (),
         rpc_host: str = "127.0.0.1",
@@ -65,7 +69,7 @@ class ModelServer:
         self.model_uri = model_uri
         self.model_device = model_device
         self.model_load_kwargs = dict(model_load_kwargs or {})
-        self.model_forward_kwargs = dict(model_forward_kwargs or {})
+        self.model_forward_kwargs = _as_dict(model_forward_kwargs)
         self.served_model_names = tuple(served_model_names)
         self.rpc_host = rpc_host
         self.rpc_port = rpc_port
@@ -76,7 +80,9 @@ class ModelServer:
         self._link = ServerLink(rpc_host, rpc_port, self.prepare)
         self._inbox = self._link.inbox
         self._phase = "starting"
+        self._is_loaded = False
         self._stop_at_s: float | None = None
+        self._submitted: list[WorkReq] = []
 
     # -- what a kind of server fills in
 
@@ -149,7 +155,22 @@ class ModelServer:
         finally:
             self._link.close()
             if self._link.is_ready:
+                self._is_loaded = False
                 self.close()
+
+    def submit(self, request: WorkReq) -> None:
+        """Keeps a request for `run_until_idle`."""
+        self._submitted.append(request)
+
+    def run_until_idle(self) -> list[DispatchRequestResult]:
+        """Answers what was submitted, in this process and without sockets, and returns the results in the order of
+        submission. A refusal is a result with an error. Loads the model the first time; can be called again.
+
+        Raises what `load` raises, and whatever else breaks; then what was submitted is dropped.
+        """
+        self._load_once()
+        submitted, self._submitted = self._submitted, []
+        return LocalRun(self).answer(submitted)
 
     def _serve(self) -> None:
         try:
@@ -175,7 +196,7 @@ class ModelServer:
     def _load_and_greet(self) -> None:
         began = time.monotonic()
         try:
-            self.load()
+            self._load_once()
             hello = self._hello()
             self._link.send([], self.current_load())
             self._link.ready(hello)
@@ -188,6 +209,11 @@ class ModelServer:
                 "model again or choose another one; --log-level debug shows where it failed"
             )
         logger.info("%s is ready after %.1f s", hello.models[0].id, time.monotonic() - began)
+
+    def _load_once(self) -> None:
+        if not self._is_loaded:
+            self.load()
+            self._is_loaded = True
 
     def _hello(self) -> Hello:
         device, dtype = self.device_and_dtype()
@@ -244,6 +270,13 @@ class ModelServer:
         self._stop_at_s = time.monotonic() + self.drain_timeout_s
         self._link.drain("shutting down")
         self._inbox.put(Wake())
+
+
+def _as_dict(kwargs: dict[str, Any] | TextGenerationForward | None) -> dict[str, Any]:
+    """What is asked for, by name."""
+    if isinstance(kwargs, TextGenerationForward):
+        return {name: value for name, value in msgspec.structs.asdict(kwargs).items() if value is not None}
+    return dict(kwargs or {})
 
 
 def _one_line(error: Exception) -> str:

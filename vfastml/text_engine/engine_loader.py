@@ -17,6 +17,8 @@ from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.limits import settle_limits
+from vfastml.text_engine.load_options import LoadOptions
+from vfastml.text_engine.model_kind import check_kind
 from vfastml.text_engine.model_runner import ModelRunner
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
 from vfastml.text_engine.sampling import settle_sampling
@@ -26,6 +28,7 @@ from vfastml.text_engine.text_request import EncodedRequest
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PLAIN = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,22 @@ class LoadedEngine:
     dtype: str
 
 
-def load_engine(folder: Path, config: EngineConfig, report: Callable[[str], None]) -> LoadedEngine:
-    """Loads, checks and warms up; `report` is told of each phase. Raises UnsupportedError for a model that cannot be
-    served, InvalidRequestError for settings that cannot work."""
+def load_engine(
+    folder: Path,
+    config: EngineConfig,
+    report: Callable[[str], None],
+    *,
+    options: LoadOptions = _PLAIN,
+    name: str | None = None,
+) -> LoadedEngine:
+    """Loads, checks and warms up; `report` is told of each phase, `name` is what errors call the model. Raises
+    UnsupportedError for a model that cannot be served, InvalidRequestError for settings that cannot work."""
+    name = name or folder.name
+    check_kind(folder, name)
     device = settle_device(config.device)
     dtype = settle_dtype(config.dtype, folder, device)
     report("loading weights")
-    decoder = HFDecoder(load_hf_model(folder, device=device, dtype=dtype))
+    decoder = HFDecoder(load_hf_model(folder, name=name, device=device, dtype=dtype, options=options))
     report("loading the tokenizer")
     encoder = load_prompt_encoder(folder, num_embeddings=decoder.vocab_size)
     report("checking the model")
@@ -61,7 +73,7 @@ def load_engine(folder: Path, config: EngineConfig, report: Callable[[str], None
     )
     report("warming up")
     _warm_up(engine, limits)
-    return LoadedEngine(engine, encoder, limits, str(device), str(dtype).removeprefix("torch."))
+    return LoadedEngine(engine, encoder, limits, str(decoder.device), str(decoder.dtype).removeprefix("torch."))
 
 
 def settle_device(asked: str) -> torch.device:
@@ -71,11 +83,13 @@ def settle_device(asked: str) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise InvalidRequestError(f"--device {asked!r} is not known: use auto, cpu or cuda:0.") from error
+        raise InvalidRequestError(f"The device {asked!r} is not known: use auto, cpu or cuda:0.") from error
     if device.type not in ("cpu", "cuda"):
-        raise InvalidRequestError(f"--device {asked!r} is not supported: use auto, cpu or cuda:0.")
+        raise InvalidRequestError(f"The device {asked!r} is not supported: use auto, cpu or cuda:0.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidRequestError(f"--device {asked}: this machine has {torch.cuda.device_count()} CUDA devices.")
+        raise InvalidRequestError(
+            f"There is no device {asked}: this machine has {torch.cuda.device_count()} CUDA devices."
+        )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
@@ -85,7 +99,7 @@ def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:
     if asked in _DTYPES:
         return _DTYPES[asked]
     if asked != "auto":
-        raise InvalidRequestError(f"--dtype {asked!r} is not known: use auto, {', '.join(_DTYPES)}.")
+        raise InvalidRequestError(f"The dtype {asked!r} is not known: use auto, {', '.join(_DTYPES)}.")
     own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype or torch.float32
     if device.type != "cpu" or own == torch.float32:
         return own

@@ -17,12 +17,14 @@ _NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class KVShape:
-    """What one attention layer keeps for each token."""
+    """What one attention layer keeps for each token, and where."""
 
     num_heads: int
     """KV heads, not query heads."""
     key_dim: int
     value_dim: int
+    device: torch.device | None = None
+    """Where the layer computes; None: where the decoder takes its inputs."""
 
     @property
     def numbers_per_token(self) -> int:
@@ -31,7 +33,8 @@ class KVShape:
 
 
 class KVCache:
-    """`keys[layer]` is [num_blocks, block_size, num_heads, key_dim]; `values[layer]` likewise.
+    """`keys[layer]` is [num_blocks, block_size, num_heads, key_dim]; `values[layer]` likewise. Each lies on its layer's
+    device, and on `device` where the layer names none.
 
     Always finite: zeroed, and what a model computes beyond its dtype's range is stored as zero. A masked position still
     multiplies what an earlier sequence left there by zero, and zero times infinity is NaN.
@@ -42,11 +45,11 @@ class KVCache:
     ) -> None:
         self.block_size = block_size
 
-        def blocks(num_heads: int, dim: int) -> torch.Tensor:
-            return _zeros((num_blocks, block_size, num_heads, dim), dtype, device)
+        def blocks(shape: KVShape, dim: int) -> torch.Tensor:
+            return _zeros((num_blocks, block_size, shape.num_heads, dim), dtype, shape.device or device)
 
-        self.keys = [blocks(shape.num_heads, shape.key_dim) for shape in shapes]
-        self.values = [blocks(shape.num_heads, shape.value_dim) for shape in shapes]
+        self.keys = [blocks(shape, shape.key_dim) for shape in shapes]
+        self.values = [blocks(shape, shape.value_dim) for shape in shapes]
 
     def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         """Stores key and value [T, num_heads, dim] at `slots` [T]."""

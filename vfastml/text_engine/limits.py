@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+import torch
+
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder
 from vfastml.text_engine.engine_config import BLOCK_SIZE, EngineConfig
-from vfastml.text_engine.kv_cache import bytes_per_block, free_memory
+from vfastml.text_engine.kv_cache import KVShape, bytes_per_block, free_memory
 
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.85
 """Of the free memory, for the KV cache. A CPU's is shared with everything else on the machine."""
@@ -74,10 +78,17 @@ def _default_token_budget(decoder: HFDecoder) -> int:
 
 
 def _default_kv_bytes(decoder: HFDecoder) -> int:
-    free = free_memory(decoder.device)
     if decoder.device.type == "cpu":
-        return min(int(free * _CPU_SHARE), _CPU_DEFAULT_MAX)
-    return int(free * _GPU_SHARE)
+        return min(int(free_memory(decoder.device) * _CPU_SHARE), _CPU_DEFAULT_MAX)
+    # Every block lies in all layers: the device that has the least room for its own layers decides.
+    total = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
+    by_device: dict[torch.device, list[KVShape]] = defaultdict(list)
+    for shape in decoder.kv_shapes:
+        by_device[shape.device or decoder.device].append(shape)
+    return min(
+        int(free_memory(device) * _GPU_SHARE * total / bytes_per_block(shapes, BLOCK_SIZE, decoder.dtype))
+        for device, shapes in by_device.items()
+    )
 
 
 def _require(holds: bool, message: str) -> None:

@@ -36,6 +36,15 @@ class _Group:
     """[K], K = N * block_size."""
     masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
+    def to(self, device: torch.device) -> _Group:
+        """The same on another device; it makes masks of its own there."""
+        return _Group(
+            self.tokens if isinstance(self.tokens, slice) else self.tokens.to(device),
+            self.blocks.to(device),
+            self.query_positions.to(device),
+            self.key_positions.to(device),
+        )
+
     def mask(self, window: int | None, heads_per_kv: int, dtype: torch.dtype) -> torch.Tensor:
         """[B, 1, heads_per_kv * Q, K]: 0 where a query sees a key, else -inf. Made once for each kind of layer."""
         kind = (window, heads_per_kv, dtype)
@@ -55,6 +64,16 @@ class SdpaMeta:
 
     slots: torch.Tensor
     groups: tuple[_Group, ...]
+    elsewhere: dict[torch.device, SdpaMeta] = field(default_factory=dict)
+    """On the other devices of a model that is spread over several."""
+
+    def on(self, device: torch.device) -> SdpaMeta:
+        """The same where a layer computes; moved there once in a step."""
+        if device == self.slots.device:
+            return self
+        if device not in self.elsewhere:
+            self.elsewhere[device] = SdpaMeta(self.slots.to(device), tuple(group.to(device) for group in self.groups))
+        return self.elsewhere[device]
 
 
 class SdpaAttention:
@@ -86,6 +105,7 @@ class SdpaAttention:
         options: AttentionOptions,
     ) -> torch.Tensor:
         """See AttentionBackend."""
+        meta = meta.on(query.device)
         self._cache.write(layer, meta.slots, key, value)
         output = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in meta.groups:

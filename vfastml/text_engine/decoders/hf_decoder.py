@@ -7,6 +7,8 @@ row of T tokens with explicit positions, and the AttentionStep rides along as a 
 
 from __future__ import annotations
 
+import logging
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
-from vfastml.errors import UnsupportedError
+from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.attention.interface import AttentionOptions, AttentionStep
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.kv_cache import KVShape
+from vfastml.text_engine.load_options import LoadOptions
+from vfastml.text_engine.model_kind import stored_quantization
 
 _HOOK = "vfastml"
 
@@ -56,7 +60,8 @@ AttentionInterface.register(_HOOK, _attend)
 
 @dataclass(slots=True)
 class _LayerProbe:
-    """Stands in for an AttentionStep to learn what each layer stores and how far back it looks; computes nothing."""
+    """Stands in for an AttentionStep to learn what each layer stores, where, and how far back it looks; computes
+    nothing."""
 
     shapes: dict[int, KVShape]
     windows: dict[int, int | None]
@@ -65,7 +70,7 @@ class _LayerProbe:
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
-        self.shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2])
+        self.shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2], key.device)
         self.windows[layer] = options.sliding_window
         return query.new_zeros(*query.shape[:2], value.shape[-1])
 
@@ -79,13 +84,17 @@ class HFDecoder:
             raise UnsupportedError(f"{self.name} does not let its attention be replaced.")
         self.model = model.eval()
         self.config = model.config.get_text_config()
-        self.device = model.device
         self.dtype = model.dtype
+        self.is_quantized = getattr(model, "hf_quantizer", None) is not None
+        """Then what is computed may depend a little on the other rows of a batch."""
         self.vocab_size = int(model.get_input_embeddings().num_embeddings)
         self.model.set_attn_implementation(_HOOK)
         probe = self._probe_layers()
         self._check_windows(probe.windows)
         self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
+        self.device = self.kv_shapes[0].device or model.device
+        """Where inputs go and logits come from; a model that is spread over several devices moves them itself."""
+        self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
 
     def forward(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
         """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`.
@@ -100,7 +109,8 @@ class HFDecoder:
             input_ids=input_ids[None],
             position_ids=position_ids[None],
             use_cache=False,
-            logits_to_keep=logits_index,
+            # An index tensor would be on another device than what it picks from; a list has none.
+            logits_to_keep=logits_index.tolist() if self._is_spread else logits_index,
             attention_step=attention_step,
         )
         return output.logits[0, : len(inputs.logits_index)].float()  # type: ignore[no-any-return]
@@ -115,7 +125,8 @@ class HFDecoder:
 
     def _probe_layers(self) -> _LayerProbe:
         probe = _LayerProbe({}, {})
-        one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
+        offloaded = self.model.device.type == "meta"  # then its weights come to wherever they are needed
+        one = torch.ones(1, 1, dtype=torch.int64, device="cpu" if offloaded else self.model.device)
         try:
             with torch.inference_mode():
                 self.model(input_ids=one, position_ids=one - 1, use_cache=False, attention_step=probe)
@@ -141,19 +152,46 @@ def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.repeat(2) if len(tensor) == 1 else tensor
 
 
-def load_hf_model(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal language model in `folder`, ready for inference on the device. Only safetensors are read, and no code
-    of the folder is run. Raises UnsupportedError if weights are missing."""
+def load_hf_model(
+    folder: Path, *, name: str, device: torch.device, dtype: torch.dtype, options: LoadOptions
+) -> PreTrainedModel:
+    """The causal language model in `folder`, ready for inference: on the device, or as `options` spread and quantize
+    it. Only safetensors are read, and no code of the folder is run.
+
+    Raises UnsupportedError if weights are missing, or quantized in a way that cannot be computed with here;
+    InvalidRequestError for a device map that does not fit.
+    """
+    logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # it warns at every product of matrices
     model: PreTrainedModel
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map=options.device_map or {"": str(device)},
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **_further(options, dtype),
+        )
+    except Exception as error:
+        why = textwrap.shorten(str(error), 300, placeholder=" ...")
+        if options.quantization is not None or stored_quantization(folder) is not None:
+            raise UnsupportedError(f"{name} cannot be loaded with quantized weights: {why}") from error
+        if options.device_map is not None:
+            raise InvalidRequestError(f"device_map does not fit {name}: {why}") from error
+        raise
     if loading["missing_keys"]:  # transformers would leave them random, with no more than a printed report
-        name = min(loading["missing_keys"])
-        raise UnsupportedError(f"The weights lack {len(loading['missing_keys'])} tensors, {name} among them.")
-    return model.to(device)
+        first = min(loading["missing_keys"])
+        raise UnsupportedError(f"The weights lack {len(loading['missing_keys'])} tensors, {first} among them.")
+    return model
+
+
+def _further(options: LoadOptions, dtype: torch.dtype) -> dict[str, Any]:
+    """Only what is asked for: a quantization_config of None would hide how the weights are stored."""
+    quantization = options.quantization
+    if isinstance(quantization, dict) and quantization.get("load_in_4bit"):
+        # 4 bits are computed with in the model's dtype, where nothing else is asked for; else it would be float32
+        quantization = {"bnb_4bit_compute_dtype": dtype, **quantization}
+    asked = {"max_memory": options.max_memory, "quantization_config": quantization}
+    return {name: value for name, value in asked.items() if value is not None}
