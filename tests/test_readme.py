@@ -43,9 +43,9 @@ def test_python_of_the_client(builtin_service: Service, capsys: pytest.CaptureFi
 
 def test_python_of_the_engine_alone(builtin_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(only([block for block in blocks("python") if "LLM(" in block]), "README.md", "exec"), {})
-    france, italy = capsys.readouterr().out.splitlines()
+    france, japan = capsys.readouterr().out.splitlines()
     assert "Paris" in france
-    assert "Rome" in italy
+    assert "Tokyo" in japan
 
 
 def test_python_of_a_server() -> None:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar
-
 from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedModel, Tokenized
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import UnsupportedError
@@ -50,7 +48,6 @@ class TextGenerationModelServerHF(ModelServer):
             stored = resolve_model(self.model_uri, token=options.token, revision=options.revision, progress=self.report)
         except ModelStoreError as error:
             raise StartError(str(error)) from error
-        disable_progress_bar()  # reported phases say the same, and a log file takes no bars
         self._model_id = stored.model_id
         self._created = int(time.time())
         self._loaded = load_engine(stored.folder, config, self.report, options=options, name=stored.model_id)

@@ -8,7 +8,10 @@ row of T tokens with explicit positions, and the AttentionStep rides along as a 
 from __future__ import annotations
 
 import logging
+import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.attention.interface import AttentionOptions, AttentionStep
@@ -164,16 +168,17 @@ def load_hf_model(
     logging.getLogger("bitsandbytes.autograd").setLevel(logging.ERROR)  # it warns at every product of matrices
     model: PreTrainedModel
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=options.device_map or {"": str(device)},
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **_further(options, dtype),
-        )
+        with _bars_on_terminals_only():
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                device_map=options.device_map or {"": str(device)},
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **_further(options, dtype),
+            )
     except Exception as error:
         why = textwrap.shorten(str(error), 300, placeholder=" ...")
         if options.quantization is not None or stored_quantization(folder) is not None:
@@ -185,6 +190,19 @@ def load_hf_model(
         first = min(loading["missing_keys"])
         raise UnsupportedError(f"The weights lack {len(loading['missing_keys'])} tensors, {first} among them.")
     return model
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """transformers draws its bars into log files too."""
+    if sys.stderr.isatty() or not is_progress_bar_enabled():
+        yield
+        return
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
 
 
 def _further(options: LoadOptions, dtype: torch.dtype) -> dict[str, Any]:
