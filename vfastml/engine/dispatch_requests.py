@@ -5,7 +5,8 @@ Every struct here crosses the wire as msgpack (see wire.py): plain values, text 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import msgspec
 
@@ -81,20 +82,28 @@ class TextGenerationForward(msgspec.Struct, frozen=True, gc=False):
 
 
 class TextGenerationMessage(dict[str, Any]):
-    """A chat message. It is the plain dict that travels and that templates see, made from its two usual parts."""
+    """A chat message. It is the plain dict that travels and that templates see, made from its two usual parts, which
+    are attributes too."""
 
     def __init__(self, role: str, content: Any) -> None:
         super().__init__(role=role, content=content)
 
+    @classmethod
+    def of(cls, message: Mapping[str, Any]) -> Self:
+        """The same message, key for key."""
+        made = cls.__new__(cls)
+        made.update(message)
+        return made
+
     @property
     def role(self) -> str:
         """`system`, `user`, `assistant` or another one that the model's template knows."""
-        return self["role"]  # type: ignore[no-any-return]
+        return str(self["role"])
 
     @property
     def content(self) -> Any:
-        """Text, or a list of text parts."""
-        return self["content"]
+        """Text, a list of text parts, or None if there is none."""
+        return self.get("content")
 
 
 class _Request(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):

@@ -15,6 +15,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from vfastml.engine.dispatch_requests import TextGenerationMessage
 from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_MESSAGES
 from vfastml.errors import UnsupportedError
 
@@ -63,23 +64,9 @@ def _one_user_message(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
-class SentMessage(dict[str, Any]):
-    """A checked message: the dict that came, key for key, with its two usual parts as attributes too."""
-
-    @property
-    def role(self) -> str:
-        """One of those in ChatMessage."""
-        return str(self["role"])
-
-    @property
-    def content(self) -> Any:
-        """Text, a list of parts, or None if there is none."""
-        return self.get("content")
-
-
-def _kept_as_sent(value: Any, check: ValidatorFunctionWrapHandler) -> list[SentMessage]:
+def _kept_as_sent(value: Any, check: ValidatorFunctionWrapHandler) -> list[TextGenerationMessage]:
     check(value)
-    return [SentMessage(message) for message in value]
+    return [TextGenerationMessage.of(message) for message in value]
 
 
 _CheckedMessages = Annotated[
@@ -90,4 +77,4 @@ _CheckedMessages = Annotated[
 ]
 
 Messages = Annotated[list[dict[str, Any]], GetPydanticSchema(lambda _, schema_of: schema_of(_CheckedMessages))]
-"""At least one message, or a string that stands for one of the user's. The checked messages are SentMessages."""
+"""At least one message, or a string that stands for one of the user's. All are TextGenerationMessages."""
