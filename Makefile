@@ -12,11 +12,19 @@ BIN := $(VENV)/bin
 #   cuNNN  for that CUDA version, such as cu128 for an older driver
 # uv knows where each build of torch is, so no address has to be written down here. It reads UV_* settings, not pip's.
 TORCH ?= $(or $(patsubst $(VENV)/.torch-%,%,$(firstword $(wildcard $(VENV)/.torch-*))),pip)
+# A foreign TORCH in the environment is nothing to `help` and `clean`.
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
 ifneq ($(words $(TORCH)) $(filter-out pip cpu cuda auto cu1%,$(TORCH)),1 )
 $(error TORCH=$(TORCH) is unknown: use pip, cpu, cuda, auto, or a CUDA version such as cu128)
 endif
+endif
 UV_TORCH := $(filter-out pip,$(TORCH))
 UV_FLAGS := $(patsubst %,--torch-backend=%,$(filter-out cuda,$(UV_TORCH)))
+
+# An image has the build that is asked for with it, whatever the environment here has; else the Dockerfile's own, CUDA's.
+IMAGE_TORCH := $(if $(filter file,$(origin TORCH)),,$(filter-out pip cuda,$(TORCH)))
+IMAGE_BASE := $(or $(BASE),$(if $(filter cpu,$(IMAGE_TORCH)),python:3.12-slim))
+IMAGE_ARGS := $(IMAGE_TORCH:%=--build-arg TORCH=%) $(IMAGE_BASE:%=--build-arg BASE=%)
 
 CHOSEN := $(VENV)/.torch-$(TORCH)
 READY := $(VENV)/.ready
@@ -79,9 +87,10 @@ format: $(READY_DEV)  ## rewrite the code in the project's style
 wheel: $(READY_DEV)  ## build the sdist and the wheel into dist/
 	$(BIN)/python -m build
 
-images:  ## build vfastml-api and vfastml-model; CONTAINER=podman takes podman, ARGS goes to its build command
+images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's, CONTAINER=podman builds with podman
+	$(if $(filter auto,$(IMAGE_TORCH)),$(error TORCH=auto sees no GPU driver while an image is built: name the build))
 	$(CONTAINER) build $(ARGS) --file Dockerfile.api --tag vfastml-api .
-	$(CONTAINER) build $(ARGS) --file Dockerfile.model --tag vfastml-model .
+	$(CONTAINER) build $(IMAGE_ARGS) $(ARGS) --file Dockerfile.model --tag vfastml-model .
 
 clean:  ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

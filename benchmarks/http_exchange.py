@@ -43,12 +43,16 @@ class ServerAddress:
     @classmethod
     def parse(cls, url: str, api_key: str | None = None) -> ServerAddress:
         """`http://HOST:PORT`, with or without `/v1` at its end. Raises BenchmarkError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port
+            is_server = parts.scheme in ("http", "https") and bool(host.encode("idna"))
+        except ValueError:
+            is_server = False
+        if not is_server:
             raise BenchmarkError(f"{url} is not the URL of a server; write http://HOST:PORT.")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
-        port = parts.port or (443 if tls else 80)
-        return cls(url, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"), api_key, tls)
+        return cls(url, host, port or (443 if tls else 80), parts.path.rstrip("/").removesuffix("/v1"), api_key, tls)
 
     async def reach(self) -> ServerAddress:
         """The same with its IP address. Raises BenchmarkError if nobody listens."""

@@ -10,25 +10,24 @@ import argparse
 
 from fastapi import Response
 
-import vfastml.utils.api as api_utils
 from prebuilt_apps.openai.api_interfaces import ChatCompletionsRequest
-from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.entrypoints.api_server import FastMLServer as ml_server
+from vfastml.errors import UnsupportedError
+from vfastml.utils.api import build_json_response, gen_request_id
 
 selected_model = "smollm2-135m-instruct"
 
 
 @ml_server.app.post(path="/v1/chat/completions")
 async def chat_completions(request: ChatCompletionsRequest) -> Response:
-    """Always the same model, whatever the client names."""
-    request_id = api_utils.gen_request_id("completions")
-    dispatch_task = ml_server.dispatch_engine.dispatch(
-        TextGenerationReq(
-            request_id=request_id, model_uri=selected_model, model_adapter_uri=None, messages=request.messages
-        )
-    )
-    task_result = await dispatch_task.get_result()
-    return api_utils.build_json_response(request_id, task_result)
+    """Always the same model, whatever the client names. All else that it asks for reaches the model."""
+    if request.stream:
+        raise UnsupportedError("'stream' is not supported by this route.", param="stream")
+    request_id = gen_request_id("chatcmpl")
+    to_selected_model = request.model_copy(update={"model": selected_model})
+    work = to_selected_model.to_work(request_id)
+    result = await ml_server.dispatch_engine.dispatch(work).get_result()
+    return build_json_response(request_id, result)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def url(text: str) -> str:
     """Where a service answers, without `/v1` or a slash at its end."""
     try:
         parts = urlsplit(text)
-        ok = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        ok = parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
     except ValueError:
         ok = False
     if not ok or parts.query or parts.fragment or not text.isprintable():

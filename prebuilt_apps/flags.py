@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from prebuilt_apps import flag_types
 from prebuilt_apps.variables import nearest, variable_of
+from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.utils.logging import LEVELS
 
 _FROM_VARIABLE = object()
@@ -127,6 +128,17 @@ def add_process_flags(parser: argparse._ActionsContainer) -> None:
         type=flag_types.log_level,
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,
+    )
+
+
+def add_max_step_flag(parser: argparse._ActionsContainer) -> None:
+    """When a model server counts as hung."""
+    parser.add_argument(
+        "--max-step",
+        type=flag_types.seconds,
+        default=MAX_STEP_S,
+        metavar="SECONDS",
+        help="how long a model server's step may take before the server counts as hung",
     )
 
 

@@ -18,9 +18,15 @@ FLOORS = {
     "model_store": set(),
     "text_engine": {"errors", "engine"},
     "models_servers": {"errors", "utils", "engine", "text_engine", "model_store"},
-    "utils": {"errors", "engine", "entrypoints"},
+    "utils": set(),
+    "utils.api": {"engine", "entrypoints"},
 }
 """Which parts of the package each part may import, beside itself."""
+
+
+def part(module: str) -> str:
+    """The floor. One module of `utils` is not at the bottom but on top of the gateway."""
+    return "utils.api" if module.startswith("vfastml.utils.api") else module.split(".")[1]
 
 
 def imported(path: Path) -> set[str]:
@@ -35,9 +41,13 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_imports_go_one_way(floor: str) -> None:
-    for path in (ROOT / "vfastml" / floor).rglob("*.py"):
-        own = {module.split(".")[1] for module in imported(path) if module.startswith("vfastml.")}
-        assert own <= FLOORS[floor] | {floor}, path
+    checked = 0
+    for path in (ROOT / "vfastml" / floor.split(".")[0]).rglob("*.py"):
+        if part(".".join(path.relative_to(ROOT).with_suffix("").parts)) == floor:
+            own = {part(module) for module in imported(path) if module.startswith("vfastml.")}
+            assert own <= FLOORS[floor] | {floor}, path
+            checked += 1
+    assert checked > 0
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,7 @@ def test_imports_go_one_way(floor: str) -> None:
         ("vfastml.engine.dispatch_engine", ["torch", "transformers", "fastapi"]),
         ("vfastml.text_engine.engine_loader", ["zmq", "fastapi"]),
         ("vfastml.models_servers.model_server_text_hf", ["fastapi", "uvicorn"]),
+        ("vfastml.models_servers.one_shot_server", ["torch", "transformers", "fastapi"]),
         ("vfastml.llm", ["zmq", "fastapi", "uvicorn"]),
         ("vfastml.model_store", ["torch", "transformers", "zmq"]),
         ("vfastml", ["torch", "transformers", "zmq", "fastapi", "msgspec"]),
@@ -81,4 +92,4 @@ def test_no_import_inside_a_function() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 inner = [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
-                assert not inner or path.name in {"gguf_file.py"}, f"{path}: {node.name}"
+                assert not inner or path.name in {"gguf_file.py", "one_shot_server.py"}, f"{path}: {node.name}"

@@ -37,8 +37,9 @@ class VFastMLError(Exception):
 
     @property
     def kind(self) -> str:
-        """The class name: what `Failed.kind` carries, and what `from_kind` takes."""
-        return type(self).__name__
+        """What `Failed.kind` carries, and what `from_kind` takes: the name of the class, or of the nearest one above it
+        that is defined here, as the other side knows no others."""
+        return next(cls.__name__ for cls in type(self).__mro__ if cls.__module__ == __name__)
 
 
 class UserError(VFastMLError):

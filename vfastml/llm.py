@@ -15,6 +15,7 @@ from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationForwa
 from vfastml.engine.dispatch_result import GatheredReplies, TextGenerationResult
 from vfastml.errors import InternalServerError, InvalidRequestError, UserError
 from vfastml.model_store import DEFAULT_MODEL, resolve_model
+from vfastml.model_store.progress import PhaseLines
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import load_engine
 from vfastml.text_engine.forward_defaults import forward_defaults
@@ -52,7 +53,7 @@ class LLM:
         options = load_options(model_load_kwargs or {})
         config = engine_config_for(engine_config or EngineConfig(), model_device, options)
         defaults = forward_defaults(model_forward_kwargs)
-        phases = _Phases()
+        phases = PhaseLines(_say)
         stored = resolve_model(model_uri, token=options.token, revision=options.revision, progress=phases)
         loaded = load_engine(stored.folder, config, phases, options=options, name=stored.model_id)
         self.model = stored.model_id
@@ -157,18 +158,6 @@ class LLM:
             self._engine.cancel([encoded.request_id])
 
 
-class _Phases:
-    """A line on stderr for each phase of loading."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, phase: str, fraction: float | None = None) -> None:
-        if phase != self._last:
-            self._last = phase
-            tqdm.write(f"vfastml: {phase}", file=sys.stderr)
-
-
 class _Bar:
     """How many requests have finished, and how many tokens they got a second."""
 
@@ -189,6 +178,10 @@ class _Bar:
         rate = self._tokens / (time.monotonic() - self._began_s)
         self._bar.set_postfix_str(f"{rate:.1f} tokens/s", refresh=False)
         self._bar.update()
+
+
+def _say(phase: str) -> None:
+    tqdm.write(f"vfastml: {phase}", file=sys.stderr)
 
 
 def _asked(params: Params | None, n: int | None) -> tuple[SamplingParams, int | None]:

@@ -6,26 +6,23 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
 from prebuilt_apps import flag_types
-from prebuilt_apps.cli.service_client import ServiceClient, add_url_flag, default_url
+from prebuilt_apps.cli.service_client import ServiceClient, add_url_flag, default_url, port_here
 from prebuilt_apps.cli.service_error import ServiceError
 from prebuilt_apps.cli.terminal import complain, show
-from prebuilt_apps.flags import FlagParser
-from prebuilt_apps.variables import variable_of
+from prebuilt_apps.commands import warn_of_unknown_variables
+from prebuilt_apps.flags import FlagParser, add_max_step_flag
 from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.server_table import ServerState, ServerView
 
 _PROG = "python -m prebuilt_apps.cli.health"
 _TIMEOUT_S = 5.0
-_MAX_STEP_AGE_S = 30.0
-"""As a gateway has it: a step that takes longer is taken for a hang."""
 
 
 def build_parser(prog: str = _PROG) -> FlagParser:
@@ -33,7 +30,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser = FlagParser(prog, "Exits with 0 if the service is ready, else with 1 and one line that says why.")
     which = parser.add_mutually_exclusive_group()
     add_url_flag(which)
-    own = f"tcp://127.0.0.1:{os.environ.get(variable_of('rpc_port')) or 6500}"
+    own = f"tcp://127.0.0.1:{port_here('rpc_port', 6500)}"
     which.add_argument(
         "--model-server",
         nargs="?",
@@ -47,16 +44,19 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser.add_argument(
         "--timeout", type=flag_types.seconds, default=_TIMEOUT_S, metavar="SECONDS", help="for the answer"
     )
+    add_max_step_flag(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     """Returns 0 or 1."""
-    options = build_parser(prog).parse(argv)
+    parser = build_parser(prog)
+    options = parser.parse(argv)
+    warn_of_unknown_variables(parser)
     try:
         if endpoint := getattr(options, "model_server", None):
             with _no_log_lines():
-                asyncio.run(_check_model_server(endpoint, options.timeout))
+                asyncio.run(_check_model_server(endpoint, options.timeout, options.max_step))
         else:
             _check_gateway(options.url or default_url(), options.timeout)
     except ServiceError as error:
@@ -82,9 +82,9 @@ def _check_gateway(url: str, timeout_s: float) -> None:
     raise ServiceError("not ready: a model has no live model server")
 
 
-async def _check_model_server(endpoint: str, timeout_s: float) -> None:
+async def _check_model_server(endpoint: str, timeout_s: float, max_step_s: float) -> None:
     """Raises ServiceError if it is not ready."""
-    engine = DispatchEngine([endpoint], max_step_age_s=_MAX_STEP_AGE_S)
+    engine = DispatchEngine([endpoint], max_step_age_s=max_step_s)
     await engine.start()
     try:
         with contextlib.suppress(TimeoutError):
@@ -92,7 +92,7 @@ async def _check_model_server(endpoint: str, timeout_s: float) -> None:
         [server] = engine.servers()
     finally:
         await engine.close()
-    if reason := _why_not_ready(server):
+    if reason := _why_not_ready(server, max_step_s):
         raise ServiceError(reason)
 
 
@@ -107,9 +107,9 @@ def _no_log_lines() -> Iterator[None]:
         logging.disable(before)
 
 
-def _why_not_ready(server: ServerView) -> str | None:
+def _why_not_ready(server: ServerView, max_step_s: float) -> str | None:
     match server.state:
-        case ServerState.LIVE if server.step_age_s <= _MAX_STEP_AGE_S:
+        case ServerState.LIVE if server.step_age_s <= max_step_s:
             return None
         case ServerState.LIVE | ServerState.HUNG:
             return f"not ready: the model server hangs in a step since {server.step_age_s:.0f} s"

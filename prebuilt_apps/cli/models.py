@@ -15,9 +15,10 @@ from rich.text import Text
 from prebuilt_apps.cli import models_fetch
 from prebuilt_apps.cli.service_client import ServiceClient, add_service_flags, default_url, key_of
 from prebuilt_apps.cli.service_error import NobodyAnswersError, ServiceError
-from prebuilt_apps.cli.stored_models import ListedModel, stored_models
 from prebuilt_apps.cli.terminal import complain, shown, tolerate_any_text
+from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.flags import FlagParser
+from vfastml.model_store.listing import ListedModel, stored_models
 
 _PROG = "python -m prebuilt_apps.cli.models"
 _HEADS = ("MODEL", "SOURCE", "STATE", "SIZE")
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["fetch"]:
         return models_fetch.main(arguments[1:], f"{prog} fetch")
-    options = build_parser(prog).parse(arguments)
+    parser = build_parser(prog)
+    options = parser.parse(arguments)
+    warn_of_unknown_variables(parser)
     tolerate_any_text()
     served: list[ListedModel] = []
     status = 0

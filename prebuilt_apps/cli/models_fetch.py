@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from prebuilt_apps.cli.terminal import complain, shown
+from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.flags import FlagParser
 from vfastml.model_store import ModelStoreError, resolve_model
+from vfastml.model_store.progress import PhaseLines
 
 
 def build_parser(prog: str) -> FlagParser:
@@ -23,24 +26,13 @@ def build_parser(prog: str) -> FlagParser:
 
 def main(argv: Sequence[str], prog: str) -> int:
     """Returns 0, or 1 with one line if the model cannot be had."""
-    options = build_parser(prog).parse(argv)
+    parser = build_parser(prog)
+    options = parser.parse(argv)
+    warn_of_unknown_variables(parser)
     try:
-        model = resolve_model(options.uri, progress=_PhaseLines(prog))
+        model = resolve_model(options.uri, progress=PhaseLines(partial(complain, prog)))
     except ModelStoreError as error:
         complain(prog, str(error))
         return 1
     sys.stdout.write(f"{shown(model.model_id)}\n")
     return 0
-
-
-class _PhaseLines:
-    """A Progress: one line for each phase. The bars of a terminal are drawn by those who download."""
-
-    def __init__(self, prog: str) -> None:
-        self._prog = prog
-        self._phase = ""
-
-    def __call__(self, phase: str, fraction: float | None) -> None:
-        if phase != self._phase:
-            self._phase = phase
-            complain(self._prog, phase)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,8 +28,15 @@ Message = dict[str, Any]
 
 def default_url() -> str:
     """Where `serve` with this environment answers."""
-    port = os.environ.get(variable_of("port"), "")
-    return f"http://127.0.0.1:{port if port.isdigit() and int(port) else 8080}"
+    return f"http://127.0.0.1:{port_here('port', 8080)}"
+
+
+def port_here(flag: str, default: int) -> int:
+    """The port that a server with this environment has; the default where it takes a free one, or would refuse."""
+    try:
+        return flag_types.port(os.environ.get(variable_of(flag), "")) or default
+    except ArgumentTypeError:
+        return default
 
 
 def add_url_flag(parser: argparse._ActionsContainer) -> None:
@@ -104,6 +112,8 @@ class ServiceClient:
             raise NobodyAnswersError(f"Nothing answers at {self.url} ({error}).") from error
         except httpx.TimeoutException as error:
             raise ServiceError(f"The service at {self.url} does not answer in time.") from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise NobodyAnswersError(f"{self.url} cannot be asked ({error}).") from error
         except httpx.HTTPError as error:
             raise ServiceError(f"The connection to {self.url} broke ({error}).") from error
 

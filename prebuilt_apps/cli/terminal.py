@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import sys
 
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+from vfastml.utils.logging import ESCAPED
+
+_ESCAPED = {code: escaped for code, escaped in ESCAPED.items() if chr(code) not in "\n\t"}
 
 
 def shown(text: str) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from prebuilt_apps.extras import import_part
 from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
 from prebuilt_apps.openai import api_server, model_server
 from prebuilt_apps.variables import OTHERS, PREFIX, variable_of
-from vfastml.engine.addresses import bracketed
+from vfastml.engine.addresses import bracketed, is_loopback
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai")
@@ -69,28 +68,27 @@ def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
     options.model_server = list(dict.fromkeys([*(options.model_server or ()), own]))
     config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog).GatewayConfig
     try:
-        config(**api_server.settings_of(options))
+        settings = config(**api_server.settings_of(options))
         model_server.load_kwargs(options)
     except ValueError as error:
         parser.error(str(error))
-    for flag, host, port in (("port", options.host, options.port), ("rpc-port", options.rpc_host, options.rpc_port)):
-        if reason := _why_not_free(host, port):
-            sys.exit(f"{parser.prog}: cannot listen on {host} port {port}: {reason}; choose another --{flag}")
+    _check_listens(parser.prog, "", options.host, options.port, is_guarded=bool(settings.api_keys) or options.insecure)
+    _check_listens(parser.prog, "rpc-", options.rpc_host, options.rpc_port, is_guarded=options.insecure)
 
 
-def _why_not_free(host: str, port: int) -> str | None:
-    """What a process would be told that listened there now, or None."""
-    try:
-        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+def _check_listens(prog: str, kind: str, host: str, port: int, *, is_guarded: bool) -> None:
+    """Leaves by SystemExit 1 where the process that is to listen there would."""
+    if not (is_loopback(host) or is_guarded):
+        keys = "" if kind else "give it --api-key-file, or "
+        sys.exit(
+            f"{prog}: --{kind}host {host} is open to other machines: {keys}say with --insecure that they may use it"
         )
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
+    bind = import_part("vfastml.entrypoints.serving", extra="api", prog=prog).bind
+    try:
+        bind(host, port).close()
     except OSError as error:
-        return error.strerror or str(error)
-    return None
+        reason = error.strerror or str(error)
+        sys.exit(f"{prog}: cannot listen on {host} port {port}: {reason}; choose another --{kind}host or --{kind}port")
 
 
 def _first_end(processes: dict[str, subprocess.Popen[bytes]], signals: list[int]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from prebuilt_apps import flag_types
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
 from prebuilt_apps.variables import variable_of
 
 _PROG = "python -m prebuilt_apps.openai.api_server"
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         choices=("all", "errors", "off"),
         help="requests to log: all, those that failed, or none (default: errors)",
     )
+    add_max_step_flag(parser)
 
 
 def add_key_flags(parser: argparse._ActionsContainer) -> None:
@@ -74,6 +75,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "cors_origins": options.cors_origin,
         "root_path": options.root_path,
         "access_log": options.access_log,
+        "max_step_s": options.max_step,
         "insecure": options.insecure,
         "log_level": options.log_level,
         "drain_timeout_s": options.drain_timeout,
@@ -95,12 +97,17 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
 
 
 def _keys(options: argparse.Namespace) -> list[str]:
-    variable = variable_of("api_key")
-    if options.api_key is None and options.api_key_file is None and os.environ.get(variable) == "":
-        # A secret that did not arrive must not open the door.
-        raise ValueError(f"{variable} is empty: give it a key, or unset it to ask for none")
+    if options.api_key is None and options.api_key_file is None:
+        _check_none_went_missing()
     keys: list[str] = options.api_key or []
     return keys if options.api_key_file is None else [*keys, *_read_keys(options.api_key_file)]
+
+
+def _check_none_went_missing() -> None:
+    """A secret that did not arrive must not open the door."""
+    for variable, what in ((variable_of("api_key"), "a key"), (variable_of("api_key_file"), "a file")):
+        if os.environ.get(variable) == "":
+            raise ValueError(f"{variable} is empty: give it {what}, or unset it to ask for no key")
 
 
 def _read_keys(file: str) -> list[str]:

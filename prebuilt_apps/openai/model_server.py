@@ -22,6 +22,23 @@ logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
 _PROG = "python -m prebuilt_apps.openai.model_server"
 
 
+class _LoadKwargs(argparse.Action):
+    """Refuses a token. It is called for the command line alone: a variable is not shown in the list of processes."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values.get("token") is not None:
+            raise argparse.ArgumentError(
+                self, "other users see a token in the list of processes: put it into the variable HF_ACCESS_TOKEN"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The model server's own flags (also those of `python -m prebuilt_apps.openai`)."""
     add = parser.add_argument
@@ -35,9 +52,10 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--rpc-port", type=flag_types.port, default=6500, metavar="PORT", help=free)
     add(
         "--model-load-kwargs",
+        action=_LoadKwargs,
         type=flag_types.json_object,
         metavar="JSON",
-        help="an object of what loading takes; a token for the hub belongs into HF_TOKEN",
+        help="an object of what loading takes; a token for the hub belongs into HF_ACCESS_TOKEN",
     )
     add(
         "--model-forward-kwargs",

@@ -152,7 +152,10 @@ def test_what_makes_measuring_useless_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "localhost:8080", "ftp://host", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "localhost:8080", "ftp://host", "http://", "http://x:abc", "http://a..b", "http://[x"],
+)
 def test_no_server_there_is_one_line(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve.main(["--url", url]) == 1
     error = capsys.readouterr().err

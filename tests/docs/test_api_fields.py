@@ -16,7 +16,7 @@ from openai.types.chat import completion_create_params as openai_chat
 from tests.docs.markdown import DOCS, code_spans, section, table
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
-from vfastml.entrypoints.openai.text_request import ApiRequest, TextRequest
+from vfastml.entrypoints.openai.text_request import ApiRequest
 from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import UnsupportedError
@@ -158,7 +158,7 @@ def _bounds(schema: Any) -> Iterator[float]:
 def _defaults(path: str) -> dict[str, Any]:
     """What the engine takes for fields that are left out: the request's own, else the neutral ones of sampling."""
     body: Any = parse_body(msgspec.json.encode(SMALLEST[path]), BODIES[path])
-    work = body.to_work("id", "") if isinstance(body, TextRequest) else body.to_work("id")
+    work = body.to_work("id")
     first = msgspec.structs.asdict(work[0] if isinstance(work, list) else work)
     asked = msgspec.structs.asdict(first["sampling"]) if "sampling" in first else {}
     neutral = msgspec.json.decode(msgspec.json.encode(Sampling(max_tokens=1)))

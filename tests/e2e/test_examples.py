@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ import pytest
 
 from tests.e2e.program import ROOT, Program
 from tests.e2e.service import free_port
+from tests.entrypoints.conftest import client_of
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
+from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.entrypoints import api_server
+from vfastml.entrypoints.api_server import Gateway
 
 EXAMPLES = ROOT / "examples"
 
@@ -49,6 +55,24 @@ def test_a_custom_server_answers_over_http(custom_url: str) -> None:
 def test_a_custom_server_is_short() -> None:
     lines = (EXAMPLES / "custom_server.py").read_text().splitlines()
     assert len([line for line in lines if line.strip()]) <= 20
+
+
+async def test_own_route_passes_on_all_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeDispatchEngine()
+    gateway = Gateway(dispatch_engine=engine)
+    monkeypatch.setattr(api_server, "FastMLServer", gateway)
+    runpy.run_path(str(EXAMPLES / "own_route.py"))
+    body = {"messages": [{"role": "user", "content": "Hi"}], "model": "x", "n": 2, "cache_salt": "s"}
+    body |= {"temperature": 0, "stop": ".", "max_tokens": 5}
+    async with client_of(gateway) as client:
+        answer = await client.post("/v1/chat/completions", json=body)
+        streamed = await client.post("/v1/chat/completions", json={**body, "stream": True})
+    assert len(answer.json()["choices"]) == 2
+    [work] = engine.requests
+    assert isinstance(work, TextGenerationReq)
+    assert (work.model_uri, work.n, work.cache_salt) == ("smollm2-135m-instruct", 2, "s")
+    assert work.sampling == SamplingParams(temperature=0.0, max_tokens=5, stop=(".",))
+    assert (streamed.status_code, streamed.json()["error"]["param"]) == (400, "stream")
 
 
 def test_offline_text(builtin_folder: Path) -> None:

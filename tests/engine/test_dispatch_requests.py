@@ -40,6 +40,18 @@ def text(**fields: Any) -> TextGenerationReq:
     return TextGenerationReq(request_id="a", **fields)
 
 
+def test_sampling_parameters_are_named() -> None:
+    with pytest.raises(TypeError):
+        SamplingParams(0.7)  # type: ignore[misc]
+
+
+def test_sampling_parameters_travel_in_the_order_of_their_names() -> None:
+    values = {name: VALUES.get(name) for name in SamplingParams.__struct_fields__}
+    assert msgspec.to_builtins(SamplingParams(**values), str_keys=True) == [
+        9, 2, 0.5, 0.9, None, -4, None, None, 1.2, {"7": -1.0}, 1.5, True,
+    ]  # fmt: skip
+
+
 # -- forward parameters
 
 

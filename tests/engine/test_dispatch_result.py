@@ -14,7 +14,7 @@ from vfastml.engine.dispatch_replies import (
 )
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, TextGenerationReq, TokenizeReq
 from vfastml.engine.dispatch_result import GatheredReplies, TextChoice, TextGenerationResult, result_of
-from vfastml.errors import InternalServerError, InvalidRequestError
+from vfastml.errors import InternalServerError, InvalidRequestError, RateLimitError
 
 TEXT = TextGenerationReq(request_id="a", prompt="x")
 USAGE, TIMINGS = Usage(1, 2, 0), Timings(0.1, 0.2, 0.3)
@@ -62,6 +62,24 @@ def test_failure_keeps_all_that_was_said() -> None:
     error = result_of(TEXT, "m", None, [Delta("a", text="x")], failed).error
     assert isinstance(error, InvalidRequestError)
     assert (error.message, error.param, error.code, error.retry_after_s) == ("No.", "top_p", "odd", 2.0)
+
+
+class NoFaceError(RateLimitError):
+    """An author's own."""
+
+
+class NoFaceAtAllError(NoFaceError):
+    """And another one, made of it."""
+
+
+def test_an_authors_own_error_arrives_as_the_nearest_of_ours() -> None:
+    error = NoFaceAtAllError("No face.", param="images", code="no_face", retry_after_s=2.0)
+    failed = Failed.of("a", error)
+    assert failed == Failed("a", "RateLimitError", "No face.", "images", "no_face", 2.0)
+    received = result_of(TEXT, "m", None, [], failed).error
+    assert received is not None
+    assert (type(received), received.status, received.code) == (RateLimitError, 429, "no_face")
+    assert Failed.of("a", InternalServerError()).kind == "InternalServerError"
 
 
 def test_answer_of_the_wrong_kind_is_a_failure() -> None:

@@ -20,6 +20,7 @@ from vfastml.engine.dispatch_replies import (
 from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.server_table import ServerState, ServerView, Startup
+from vfastml.engine.tenant import kept_apart
 from vfastml.engine.wire import encode_request
 from vfastml.errors import RequestCancelledError, VFastMLError
 
@@ -101,6 +102,7 @@ class FakeDispatchEngine:
             self.cancel(task)
 
     def dispatch(self, request: WorkReq) -> DispatchTask:
+        request = kept_apart(request)
         task = DispatchTask(request, self.cancel)
         self.requests.append(request)
         try:

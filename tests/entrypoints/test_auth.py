@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import BackgroundTasks
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.auth import FREE_PATHS
 from vfastml.entrypoints.gateway_config import GatewayConfig
@@ -108,6 +115,37 @@ async def test_keys_do_not_share_a_prefix_cache(guarded: httpx.AsyncClient, engi
     assert len(set(salts)) == 4
     assert await salt_for(first) == salts[0]
     assert not any(key in salt for key in (first, second) for salt in salts)
+
+
+async def test_routes_of_ones_own_keep_keys_apart_too(
+    gateway: Gateway, guarded: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    def ask() -> DispatchTask:
+        return engine.dispatch(TextGenerationReq(request_id=gen_request_id("mine"), prompt="x"))
+
+    async def ask_later() -> None:
+        await ask().get_result()
+
+    @gateway.app.post("/mine")
+    async def mine(background: BackgroundTasks) -> None:
+        background.add_task(ask_later)
+        await asyncio.create_task(ask_later())
+        await ask().get_result()
+
+    @gateway.app.middleware("http")
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    for key in KEYS:
+        assert (await guarded.post("/mine", headers=bearer(key))).status_code == 200
+    salts = [request.cache_salt for request in engine.requests if isinstance(request, TextGenerationReq)]
+    assert len(salts) == 6
+    first, second = set(salts[:3]), set(salts[3:])
+    assert len(first) == len(second) == 1
+    assert "" not in first | second
+    assert first != second
+    ask()
+    assert engine.requests[-1].cache_salt == ""  # type: ignore[union-attr]
 
 
 async def test_web_sockets_are_closed(gateway: Gateway) -> None:

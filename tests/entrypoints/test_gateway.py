@@ -16,9 +16,10 @@ from starlette.responses import Response
 
 import vfastml.utils.api as api_utils
 from prebuilt_apps.openai.api_interfaces import ChatCompletionsRequest
+from tests.engine.fake_server import FakeServer
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
-from vfastml.engine.dispatch_replies import Accepted, Delta, Finished
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Status
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchRequestResult, DispatchTask
 from vfastml.entrypoints.api_server import Gateway
@@ -193,6 +194,7 @@ def test_there_is_one_kind_of_dispatch_engine() -> None:
         {"cors_origins": ["example.org"]},
         {"root_path": "llm"},
         {"keep_alive_s": 0},
+        {"max_step_s": 0},
         {"max_body_bytes": -1},
         {"drain_timeout_s": -1},
     ],
@@ -200,6 +202,21 @@ def test_there_is_one_kind_of_dispatch_engine() -> None:
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         Gateway().configure(**options)
+
+
+@pytest.mark.parametrize(("max_step_s", "state"), [(5.0, "hung"), (60.0, "live")])
+async def test_how_long_a_step_may_take_is_an_option(max_step_s: float, state: str) -> None:
+    server = FakeServer()
+    gateway = Gateway()
+    gateway.configure(model_servers=[server.endpoint], max_step_s=max_step_s)
+    engine = gateway.dispatch_engine
+    await engine.start()
+    await asyncio.wait_for(engine.wait_ready(), 5)
+    server.broadcast(Status("ready", step_age_s=40.0))
+    await asyncio.sleep(1.5)  # it is looked for each second
+    assert engine.servers()[0].state == state
+    await engine.close()
+    await server.stop()
 
 
 async def test_options_come_before_use() -> None:

@@ -205,6 +205,12 @@ def test_a_taken_port_is_one_line_and_code_1() -> None:
     assert "in use" in result.stderr
 
 
+def test_a_host_that_cannot_be_is_one_line_and_code_1() -> None:
+    result = outcome("--host", "a..b", "--insecure")
+    assert result.returncode == 1
+    assert result.stderr == "Cannot listen on a..b port 8080: no host can have that name.\n"
+
+
 def test_wide_open_needs_keys_or_a_word() -> None:
     result = outcome("--host", "0.0.0.0", "--port", "0")
     assert result.returncode == 1

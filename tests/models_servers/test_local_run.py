@@ -34,7 +34,9 @@ from vfastml.models_servers import model_server
 from vfastml.models_servers.model_server import StartError
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
 from vfastml.models_servers.one_shot_server import OneShotModelServer
+from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
+from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.engine_config import EngineConfig
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=5, ignore_eos=True)
@@ -100,6 +102,16 @@ class _Odd:
         return self
 
 
+def test_forward_kwargs_are_kept_as_given() -> None:
+    given = {"scale": 2}
+    server = doubler(model_forward_kwargs=given)
+    assert server.model_forward_kwargs == given
+    assert server.model_forward_kwargs is not given
+    assert doubler().model_forward_kwargs == {}
+    forward = TextGenerationForward(num_generations=2)
+    assert doubler(model_forward_kwargs=forward).model_forward_kwargs is forward
+
+
 def test_images_go_to_forward() -> None:
     class Counter(Doubler):
         def forward(self, inputs: list[Any]) -> list[Any]:
@@ -146,6 +158,49 @@ def test_nothing_is_opened_and_no_signal_is_taken(text_server: TextGenerationMod
         assert server.run_until_idle()[0].result == 2
     assert len(os.listdir("/proc/self/fd")) == before
     assert (threading.active_count(), signal.getsignal(signal.SIGTERM)) == (threads, handler)
+
+
+def test_deadline_is_refused_by_name(text_server: TextGenerationModelServerHF) -> None:
+    text_server.submit(text("hasty", prompt="abc", deadline_s=1.0))
+    [result] = text_server.run_until_idle()
+    assert isinstance(result.error, UnsupportedError)
+    assert result.error.param == "deadline_s"
+
+
+@pytest.mark.parametrize("place", ["_take", "_release_block"], ids=["step", "end and cancel"])
+def test_ctrl_c_waits_until_the_books_are_in_order(
+    text_server: TextGenerationModelServerHF, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for request_id in "abcdef":
+        text_server.submit(text(request_id, prompt="abc"))
+    usual, handler = getattr(BlockManager, place), signal.getsignal(signal.SIGINT)
+
+    def interrupted(blocks: BlockManager, *arguments: Any) -> Any:
+        result = usual(blocks, *arguments)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlockManager, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            text_server.run_until_idle()
+    text_server._engine.check_integrity()
+    load = text_server.current_load()
+    assert (load.open_requests, load.free_blocks) == (0, load.total_blocks)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_while_work_is_accepted_cancels_it() -> None:
+    class Interrupted(Silent):
+        def accept(self, work: Work) -> None:
+            signal.raise_signal(signal.SIGINT)
+            super().accept(work)
+
+    server = Interrupted("text_generation", "interrupted")
+    server.submit(TextGenerationReq(request_id="a", prompt="x"))
+    with pytest.raises(KeyboardInterrupt):
+        server.run_until_idle()
+    assert server.asked == []
 
 
 class Slow(Late):

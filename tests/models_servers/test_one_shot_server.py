@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 
 from tests.e2e.service import free_port
 from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
 from vfastml.engine.dispatch_requests import DetokenizeReq, ImageToImageReq, OneShotReq, TextGenerationReq, TokenizeReq
-from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.errors import InvalidRequestError, RateLimitError, UnsupportedError
 from vfastml.models_servers.one_shot_server import OneShotModelServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "colour_names.py"
@@ -48,16 +49,25 @@ def queued(server: OneShotModelServer, *inputs: Any) -> None:
         server.accept(server.prepare(OneShotReq(request_id=str(place), inputs=value)))
 
 
-def outcome(server: OneShotModelServer) -> dict[str, Any]:
-    """Of one step: the value, or the error's kind and message."""
+class NoFaceError(RateLimitError):
+    """An author's own."""
+
+
+def outcome(server: OneShotModelServer, steps: int = 1) -> dict[str, Any]:
+    """Of so many steps, each due at once: the value, or the error's kind and message."""
     found: dict[str, Any] = {}
-    for reply in server.step():
+    for reply in [reply for _ in range(steps) for reply in due_step(server)]:
         if isinstance(reply, Output):
             found[reply.request_id] = msgspec.msgpack.decode(reply.output)
         else:
             assert isinstance(reply, Failed)
             found[reply.request_id] = (reply.kind, reply.message)
     return found
+
+
+def due_step(server: OneShotModelServer) -> list[Any]:
+    assert server.due_in_s() == 0
+    return list(server.step())
 
 
 def test_full_batch_runs_at_once() -> None:
@@ -88,9 +98,9 @@ def test_outputs_stay_in_order() -> None:
 
 @pytest.mark.parametrize("answer", [[], [1, 2, 3], None, 7])
 def test_other_number_of_outputs_fails(answer: Any) -> None:
-    server = Recorder(lambda inputs: answer)
+    server = Recorder(lambda inputs: answer, max_wait_ms=0)
     queued(server, 1, 2)
-    got = outcome(server)
+    got = outcome(server, steps=3)
     assert {kind for kind, _ in got.values()} == {"InternalServerError"}
     assert set(got) == {"0", "1"}
 
@@ -99,11 +109,27 @@ def test_one_poisonous_input_fails_alone() -> None:
     def halve(inputs: list[Any]) -> list[Any]:
         return [10 / value for value in inputs]
 
-    server = Recorder(halve)
-    queued(server, 5, 0, 2)
+    server = Recorder(halve, max_batch_size=3, max_wait_ms=1e9)
+    queued(server, 5, 0, 2, 1)
     failed = ("InternalServerError", "The model could not process this input.")
-    assert outcome(server) == {"0": 2, "1": failed, "2": 5}
+    assert outcome(server, steps=4) == {"0": 2, "1": failed, "2": 5}
     assert server.batches == [[5, 0, 2], [5], [0], [2]]
+    assert (server.due_in_s() or 0) > 1e5
+    assert server.current_load() == Load(waiting=1)
+
+
+def test_each_step_is_one_forward_and_a_cancelled_input_is_not_tried_again() -> None:
+    def fail(inputs: list[Any]) -> list[Any]:
+        raise ArithmeticError
+
+    server = Recorder(fail, max_batch_size=3, max_wait_ms=1e9)
+    queued(server, 1, 2, 3)
+    assert due_step(server) == []
+    assert (server.batches, server.current_load()) == ([[1, 2, 3]], Load(waiting=3))
+    server.cancel("1")
+    assert [reply.request_id for reply in due_step(server)] == ["0"]
+    assert [reply.request_id for reply in due_step(server)] == ["2"]
+    assert server.due_in_s() is None
 
 
 def test_our_own_error_goes_out_as_it_is() -> None:
@@ -115,9 +141,19 @@ def test_our_own_error_goes_out_as_it_is() -> None:
     assert list(server.step()) == [Failed("0", "InvalidRequestError", "Not a number.", "inputs", "nan")]
 
 
+def test_an_authors_own_error_goes_out_as_ours_with_all_that_it_says() -> None:
+    def refuse(inputs: list[Any]) -> list[Any]:
+        raise NoFaceError("No face.", param="images", code="no_face", retry_after_s=2.5)
+
+    server = Recorder(refuse)
+    queued(server, "x")
+    [failed] = server.step()
+    assert failed == Failed("0", "RateLimitError", "No face.", "images", "no_face", 2.5)
+
+
 @pytest.mark.parametrize("bad", [object(), "\ud800", 1 << 70, {1: object()}])
 def test_output_that_cannot_be_encoded_fails_alone_and_nothing_runs_twice(bad: Any) -> None:
-    server = Recorder(lambda inputs: [1, bad, [b"x", None, 1.5]])
+    server = Recorder(lambda inputs: [1, bad, [b"x", None, 1.5]], max_wait_ms=0)
     queued(server, 1, 2, 3)
     failed = ("InternalServerError", "The model could not process this input.")
     assert outcome(server) == {"0": 1, "1": failed, "2": [b"x", None, 1.5]}
@@ -125,7 +161,7 @@ def test_output_that_cannot_be_encoded_fails_alone_and_nothing_runs_twice(bad: A
 
 
 def test_cancelled_before_it_ran() -> None:
-    server = Recorder()
+    server = Recorder(max_wait_ms=0)
     queued(server, 1, 2)
     server.cancel("0")
     server.cancel("unknown")
@@ -140,7 +176,7 @@ def test_requests_for_text_are_refused(kind: type) -> None:
 
 
 def test_images_reach_forward_as_a_plain_dict() -> None:
-    server = Recorder(lambda inputs: [one["images"] for one in inputs])
+    server = Recorder(lambda inputs: [one["images"] for one in inputs], max_wait_ms=0)
     server.accept(server.prepare(ImageToImageReq(request_id="0", images=[b"png", "aGk="], forward_params={"size": 2})))
     server.accept(server.prepare(ImageToImageReq(request_id="1", images=[])))
     assert outcome(server) == {"0": [b"png", "aGk="], "1": []}
@@ -160,6 +196,27 @@ def test_acceptance_and_name() -> None:
     assert server.prepare(OneShotReq(request_id="a", inputs=1)).accepted() == Accepted("a", 0)
     [model] = server.served_models()
     assert (model.id, model.uri, model.aliases) == ("first", "numbers", ["second"])
+
+
+@pytest.mark.parametrize(("gpus", "settled"), [(0, "cpu"), (2, "cuda:0")])
+def test_auto_is_a_device_that_torch_knows(monkeypatch: pytest.MonkeyPatch, gpus: int, settled: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    server = Recorder()
+    assert server.device_and_dtype() == ("auto", "")
+    assert torch.device(server.device) == torch.device(settled)
+    assert server.device_and_dtype() == (settled, "")
+
+
+def test_device_that_load_sets() -> None:
+    server = Recorder()
+    server.device = "abacus:3"
+    assert server.device_and_dtype() == ("abacus:3", "")
+
+
+def test_device_that_is_named() -> None:
+    assert Recorder(model_device="cpu").device == "cpu"
+    with pytest.raises(InvalidRequestError, match="abacus"):
+        _ = Recorder(model_device="abacus").device
 
 
 def test_batch_of_nothing_is_refused() -> None:

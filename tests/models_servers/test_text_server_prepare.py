@@ -156,7 +156,6 @@ def test_forward_kwargs_are_defaults(server: TextGenerationModelServerHF) -> Non
 
 def test_number_of_choices_has_a_default_too(tiny_models: dict[str, Path]) -> None:
     server = make_server(tiny_models["llama"], model_forward_kwargs=TextGenerationForward(num_generations=3))
-    assert server.model_forward_kwargs == {"num_generations": 3}
     server.load()
     assert prepared(server, prompt="x").accepted().num_choices == 3
     assert prepared(server, prompt="x", n=1).num_choices == 1

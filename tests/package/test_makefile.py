@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,8 +66,49 @@ def test_a_choice_holds_until_another_one_is_made(tmp_path: Path) -> None:
         assert "-m venv --clear" in dry_run(venv, f"TORCH={other}").stdout
 
 
-def test_images_are_built_with_the_program_that_is_named() -> None:
-    command = ["make", "-n", "images", "CONTAINER=podman", "ARGS=--network host"]
+@pytest.mark.parametrize("target", ["help", "clean", None])
+def test_a_foreign_choice_is_nothing_to_what_needs_no_environment(target: str | None) -> None:
+    command = ["make", "-n", *([target] if target else [])]
+    environment = {**os.environ, "TORCH": "/opt/torch"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def image_builds(*arguments: str) -> tuple[str, str]:
+    """What `make images` would run: for the gateway, and for the model server."""
+    command = ["make", "--no-print-directory", "-n", "images", *arguments]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
-    for name in ("api", "model"):
-        assert f"podman build --network host --file Dockerfile.{name} --tag vfastml-{name} ." in output
+    api, model = (" ".join(line.split()) for line in output.splitlines())
+    return api, model
+
+
+def test_images_are_built_with_the_program_that_is_named() -> None:
+    for name, build in zip(("api", "model"), image_builds("CONTAINER=podman", "ARGS=--network host"), strict=True):
+        assert build == f"podman build --network host --file Dockerfile.{name} --tag vfastml-{name} ."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed"),
+    [
+        (["TORCH=cpu"], "--build-arg TORCH=cpu --build-arg BASE=python:3.12-slim "),
+        (["TORCH=cpu", "BASE=mine"], "--build-arg TORCH=cpu --build-arg BASE=mine "),
+        (["TORCH=cu128"], "--build-arg TORCH=cu128 "),
+        (["TORCH=cuda"], ""),
+        (["TORCH=pip"], ""),
+    ],
+)
+def test_the_model_image_gets_the_build_that_is_asked_for(arguments: list[str], passed: str) -> None:
+    api, model = image_builds(*arguments)
+    assert "--build-arg" not in api
+    assert model == f"docker build {passed}--file Dockerfile.model --tag vfastml-model ."
+
+
+def test_an_image_is_not_that_of_the_environment_here(tmp_path: Path) -> None:
+    assert "--build-arg" not in image_builds(f"VENV={environment(tmp_path, 'cpu')}")[1]
+
+
+def test_an_image_is_not_built_for_the_driver_of_this_machine() -> None:
+    command = ["make", "-n", "images", "TORCH=auto"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2
+    assert "TORCH=auto sees no GPU driver while an image is built" in run.stderr

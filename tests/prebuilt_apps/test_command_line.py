@@ -10,6 +10,7 @@ import pytest
 
 from prebuilt_apps.cli.__main__ import main
 from prebuilt_apps.commands import COMMANDS
+from tests.e2e.service import free_port
 from tests.models_servers.started_process import ROOT
 from vfastml import __version__
 
@@ -42,6 +43,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--verison"], "vfastml: error: unknown flag --verison; did you mean --version? (see --help)"),
         (["chat", "--modle", "x"], "vfastml chat: error: unknown flag --modle; did you mean --model? (see --help)"),
         (["chat", "--url", "localhost:80"], "vfastml chat: error: argument --url: expected http://HOST:PORT"),
+        (["chat", "--url", "http://a..b"], "vfastml chat: error: argument --url: expected http://HOST:PORT"),
         (["health", "--timeout", "x"], "vfastml health: error: argument --timeout: seconds are a number"),
         (["models", "fetch"], "vfastml models fetch: error: the following arguments are required: URI"),
     ],
@@ -93,6 +95,16 @@ def test_missing_extra_is_one_line(command: str, missing: str, extra: str) -> No
     done = run_code(code, command, "--log-level", "error")
     assert done.returncode == 1
     assert done.stderr == f"vfastml {command}: {missing} cannot be loaded: install vfastml[{extra}]\n"
+
+
+@pytest.mark.parametrize("arguments", [["health", "--timeout", "1"], ["models"], ["models", "fetch", "builtin:no"]])
+def test_a_misspelt_variable_is_warned_of(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VFASTML_PORT_NUMBER", str(free_port()))
+    monkeypatch.setenv("VFASTML_MAX_SEQS", "3")
+    main(arguments)
+    assert "warning: the variable VFASTML_MAX_SEQS is not known; did you mean" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

@@ -210,11 +210,25 @@ def test_dtype_goes_with_the_load_kwargs() -> None:
 
     assert kwargs() == {}
     assert kwargs("--dtype", "float32") == {"dtype": "float32"}
-    assert kwargs("--model-load-kwargs", '{"token": "t"}', "--dtype", "float16") == {"token": "t", "dtype": "float16"}
+    assert kwargs("--model-load-kwargs", '{"revision": "r"}', "--dtype", "float16") == {
+        "revision": "r",
+        "dtype": "float16",
+    }
     assert kwargs("--model-load-kwargs", '{"dtype": "float16"}') == {"dtype": "float16"}
     for name in ("dtype", "torch_dtype"):
         with pytest.raises(ValueError, match="both name a dtype"):
             kwargs("--model-load-kwargs", f'{{"{name}": "float16"}}', "--dtype", "float32")
+
+
+@pytest.mark.parametrize("command", ["serve", "model-server"])
+def test_a_token_comes_by_a_variable_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    line = complaint(capsys, command, "--model-load-kwargs", '{"token": "geheim"}')
+    assert "HF_ACCESS_TOKEN" in line
+    assert "geheim" not in line
+    monkeypatch.setenv("VFASTML_MODEL_LOAD_KWARGS", '{"token": "t"}')
+    assert parsed(command).model_load_kwargs == {"token": "t"}
 
 
 def test_gateway_settings(tmp_path: Any) -> None:
@@ -222,10 +236,11 @@ def test_gateway_settings(tmp_path: Any) -> None:
     file.write_text("# of the team\nk2\n\n  k3  \n")
     arguments = ["--api-key", "k1", "--api-key-file", str(file), "--cors-origin", "https://a.example"]
     arguments += ["--cors-origin", "https://b.example", "--root-path", "/llm", "--access-log", "all"]
+    arguments += ["--max-step", "90"]
     settings = api_server.settings_of(parsed("api-server", *arguments))
     assert settings["api_keys"] == ["k1", "k2", "k3"]
     assert settings["cors_origins"] == ["https://a.example", "https://b.example"]
-    assert (settings["root_path"], settings["access_log"]) == ("/llm", "all")
+    assert (settings["root_path"], settings["access_log"], settings["max_step_s"]) == ("/llm", "all", 90)
     assert "model_servers" not in settings, "GatewayConfig has the default"
 
 
@@ -234,6 +249,7 @@ def test_help_tells_the_defaults_of_the_gateway() -> None:
     assert f"repeatable (default: {' '.join(defaults.model_servers)})" in text
     assert f"or none (default: {defaults.access_log})" in text
     assert PARSERS["api-server"].variables()["VFASTML_ACCESS_LOG"].choices == ACCESS_LOGS
+    assert parsed("api-server").max_step == parsed("health").max_step == defaults.max_step_s
 
 
 @pytest.mark.parametrize(
@@ -248,7 +264,9 @@ def test_bad_key_file(tmp_path: Any, content: bytes | None, expected: str) -> No
         api_server.settings_of(parsed("api-server", "--api-key-file", str(file)))
 
 
-def test_a_key_that_did_not_arrive_is_no_open_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VFASTML_API_KEY", "")
-    with pytest.raises(ValueError, match="VFASTML_API_KEY is empty"):
+@pytest.mark.parametrize("variable", ["VFASTML_API_KEY", "VFASTML_API_KEY_FILE"])
+def test_a_key_that_did_not_arrive_is_no_open_door(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(ValueError, match=f"{variable} is empty"):
         api_server.settings_of(parsed("api-server"))
+    assert api_server.settings_of(parsed("api-server", "--api-key", "k"))["api_keys"] == ["k"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prebuilt_apps.cli.__main__ import main
+from prebuilt_apps.cli.health import build_parser
 from tests.e2e.service import Service, free_port
 from tests.engine.fake_server import FakeServer
 from tests.prebuilt_apps.scripted_server import ScriptedServer
@@ -45,6 +46,20 @@ def test_nobody_there(capsys: Any) -> None:
     assert (status, line) == (1, f"vfastml health: no model server answers at {endpoint}")
 
 
+def test_a_url_that_no_request_can_have(capsys: Any) -> None:
+    status, line = outcome(capsys, "--url", "http://xn--/")
+    assert (status, "cannot be asked" in line) == (1, True)
+
+
+@pytest.mark.parametrize("port", ["²", "٣", "tcp://10.0.0.1:80", "9" * 5000, "%d", "0"])
+def test_ports_that_no_server_here_can_have(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("VFASTML_PORT_NUMBER", port)
+    monkeypatch.setenv("VFASTML_RPC_PORT_NUMBER", port)
+    text = build_parser().format_help()
+    assert "(default: http://127.0.0.1:8080)" in " ".join(text.split())
+    assert "tcp://127.0.0.1:6500" in text
+
+
 @pytest.mark.parametrize(
     ("readyz", "startupz", "why"),
     [
@@ -73,6 +88,15 @@ class HungServer(FakeServer):
     def hello(self) -> Any:
         self.broadcast(Status("ready", step_age_s=45.0))
         return super().hello()
+
+
+async def test_a_long_step_may_be_allowed(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VFASTML_MAX_STEP", "60")
+    server = HungServer()
+    try:
+        assert await asyncio.to_thread(outcome, capsys, "--model-server", server.endpoint) == (0, "ready")
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize(

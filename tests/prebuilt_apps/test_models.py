@@ -11,9 +11,9 @@ import pytest
 
 from prebuilt_apps.cli import models
 from prebuilt_apps.cli.__main__ import main
-from prebuilt_apps.cli.stored_models import ListedModel
 from tests.e2e.service import Service, free_port
 from tests.prebuilt_apps.scripted_server import ScriptedServer
+from vfastml.model_store.listing import ListedModel
 
 BUILTIN = "builtin:smollm2-135m-instruct"
 
@@ -58,9 +58,10 @@ def test_builtin_model_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_models_in_the_hubs_cache(hub_cache: Path, capsys: Any) -> None:
-    put_into_hub_cache(hub_cache, "org/whole", {"config.json": b"{}", "model.safetensors": b"123"})
+    whole = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"123"}
+    put_into_hub_cache(hub_cache, "org/whole", whole)
     put_into_hub_cache(hub_cache, "org/config-only", {"config.json": b"{}"})
-    assert listed(capsys)[1:] == [["org/whole", "hub", "cached", "5"]]
+    assert listed(capsys)[1:] == [["org/whole", "hub", "cached", "7"]]
 
 
 def test_what_a_service_serves(builtin_service: Service, capsys: Any) -> None:

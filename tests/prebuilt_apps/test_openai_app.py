@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,12 +82,15 @@ def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Pat
         assert "Traceback" not in app.output
 
 
-def test_killed_model_server_stops_the_gateway(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("module", "name"), [("model_server", "model server"), ("api_server", "gateway")])
+def test_one_that_is_killed_stops_the_other(
+    tmp_path: Path, tiny_models: dict[str, Path], module: str, name: str
+) -> None:
     with started(tmp_path, tiny_models["llama"]) as app:
         url_of(app)
-        process_of(app, "model_server").kill()
+        process_of(app, module).kill()
         assert app.status() == 128 + signal.SIGKILL
-        assert "the model server has ended with status -9" in app.output
+        assert f"the {name} has ended with status -9" in app.output
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -107,17 +111,44 @@ def test_taken_port_is_one_line(flag: str, capsys: pytest.CaptureFixture[str]) -
         with pytest.raises(SystemExit) as stop:
             main([flag, str(port), other, str(free_port())], prog="vfastml serve")
     assert stop.value.code == (
-        f"vfastml serve: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another {flag}"
+        f"vfastml serve: cannot listen on 127.0.0.1 port {port}: Address already in use; "
+        f"choose another {flag.replace('port', 'host')} or {flag}"
     )
     assert capsys.readouterr() == ("", "")
 
 
-def test_gateway_that_cannot_start_stops_the_model_server(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    with started(tmp_path, tiny_models["llama"], "--host", "0.0.0.0") as app:
-        assert app.status() == 1
-        assert "Refusing to listen on 0.0.0.0 without API keys" in app.output
-        assert "the gateway has ended with status 1" in app.output
-        assert "Traceback" not in app.output
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 is open to other machines: give it --api-key-file, or say with"),
+        (["--rpc-host", "0.0.0.0"], "--rpc-host 0.0.0.0 is open to other machines: say with --insecure"),
+        (["--rpc-host", "::", "--api-key", "k"], "--rpc-host :: is open to other machines: say with --insecure"),
+        (["--host", "a..b", "--api-key", "k"], "cannot listen on a..b port 8080: no host can have that name"),
+        (["--rpc-host", "a..b", "--insecure"], "cannot listen on a..b port 6500: no host can have that name"),
+    ],
+)
+def test_where_it_cannot_or_may_not_listen_is_said_before_anything_starts(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flag, port in (("port", 8080), ("rpc-port", 6500)):
+        arguments = [*arguments, f"--{flag}", str(port if f"port {port}" in said else free_port())]
+    monkeypatch.delattr(subprocess, "Popen")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments, prog="vfastml serve")
+    assert str(stop.value.code).startswith(f"vfastml serve: {said}")
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0", "--api-key", "k"], ["--host", "0.0.0.0", "--insecure"]])
+def test_what_is_guarded_may_listen(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class StartedError(Exception):
+        """Instead of a process."""
+
+    def start(*_: object, **__: object) -> None:
+        raise StartedError
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(StartedError):
+        main([*arguments, "--port", str(free_port()), "--rpc-port", str(free_port())])
 
 
 def test_variables_reach_both_and_keys_the_gateway_alone(
@@ -161,6 +192,7 @@ def test_model_that_cannot_be_loaded_stops_the_gateway(tmp_path: Path) -> None:
         (["--model-server", "http://x"], "bad model server endpoint"),
         (["--root-path", "llm"], "bad root path"),
         (["--cors-origin", "app.example"], "bad CORS origin"),
+        (["--model-load-kwargs", '{"token": "geheim"}'], "put it into the variable HF_ACCESS_TOKEN"),
         (["--dtype", "float16", "--model-load-kwargs", '{"dtype": "float32"}'], "both name a dtype"),
     ],
 )
@@ -172,6 +204,7 @@ def test_what_a_process_would_refuse_is_said_before_it_starts(
     assert stop.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert complaint in line
+    assert "geheim" not in line
 
 
 @pytest.mark.parametrize(

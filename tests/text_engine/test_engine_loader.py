@@ -15,8 +15,9 @@ from tests.text_engine.engine_driver import EngineDriver
 from tests.tiny_models import save_model
 from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.engine_config import EngineConfig
-from vfastml.text_engine.engine_loader import load_engine, settle_device, settle_dtype
+from vfastml.text_engine.engine_loader import load_engine, settle_dtype
 
 EVEN = list(range(0, 256, 2))
 

@@ -43,7 +43,10 @@ def test_each_sampling_parameter_is_an_option(name: str) -> None:
 
 
 def test_number_of_generations() -> None:
-    assert forward_defaults({"num_generations": 3}) == ForwardDefaults(SamplingParams(), 3)
+    for given in ({"num_generations": 3}, {"n": 3}, {"n": 3, "num_generations": 3}, {"n": None, "num_generations": 3}):
+        assert forward_defaults(given) == ForwardDefaults(SamplingParams(), 3)
+    with pytest.raises(InvalidRequestError, match="model_forward_kwargs: 'n' and 'num_generations' contradict"):
+        forward_defaults({"n": 2, "num_generations": 3})
 
 
 @pytest.mark.parametrize("name", ["stream", "use_cache"])
@@ -62,7 +65,7 @@ def test_values_as_json_writes_them() -> None:
     assert defaults.sampling == SamplingParams(stop=("a", "b"), logit_bias={3: 2.0}, temperature=1.0)
 
 
-@pytest.mark.parametrize("name", ["foo", "n", "num_beams", "", 5])
+@pytest.mark.parametrize("name", ["foo", "num_beams", "", 5])
 def test_unknown_option_is_named(name: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"model_forward_kwargs has an unknown option {name!r}; known are ig"):
         forward_defaults({name: 1})
@@ -79,6 +82,8 @@ def test_unknown_option_is_named(name: Any) -> None:
         ("temperature", 9),
         ("temperature", float("nan")),
         ("num_generations", 0),
+        ("n", 0),
+        ("n", True),
         ("logit_bias", {"x": 1}),
         ("logit_bias", {1: 101}),
         ("repetition_penalty", 0),

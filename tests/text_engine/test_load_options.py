@@ -89,6 +89,10 @@ def test_what_cannot_be_said_is_refused_by_name(given: dict[str, Any], words: st
         load_options(given)
 
 
+def test_token_is_not_shown() -> None:
+    assert "secret" not in repr(load_options({"token": "secret", "revision": "main"}))
+
+
 def test_own_arguments_go_before_the_config() -> None:
     config = EngineConfig(device="cpu", dtype="float16")
     assert engine_config_for(config, "auto", LoadOptions()) == config

@@ -58,6 +58,25 @@ def test_max_tokens_is_clamped_to_the_room() -> None:
     assert settle_sampling(NOTHING, SamplingParams(max_tokens=1000), room=3).max_tokens == 3
 
 
+def test_token_bounds_that_contradict_each_other() -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        settle_sampling(SamplingParams(min_tokens=50, max_tokens=5), NOTHING, room=3)
+    assert refused.value.param == "min_tokens"
+
+
+@pytest.mark.parametrize(
+    ("asked", "defaults"),
+    [
+        (SamplingParams(min_tokens=50), NOTHING),
+        (SamplingParams(min_tokens=50, max_tokens=60), NOTHING),
+        (SamplingParams(max_tokens=2), SamplingParams(min_tokens=50)),
+    ],
+    ids=["room", "clamped", "server's default"],
+)
+def test_what_a_request_did_not_say_itself_is_no_contradiction(asked: SamplingParams, defaults: SamplingParams) -> None:
+    assert settle_sampling(asked, defaults, room=3).min_tokens == 50
+
+
 def test_seed_is_drawn_anew() -> None:
     assert settle_sampling(NOTHING, NOTHING, room=1).seed != settle_sampling(NOTHING, NOTHING, room=1).seed
 

@@ -51,7 +51,7 @@ class FakeModel:
 
 
 def live(scheduler: Scheduler) -> list[Sequence]:
-    return scheduler.running + scheduler.waiting
+    return [*scheduler.running, *sorted(scheduler.waiting, key=lambda sequence: sequence.order)]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -159,7 +159,7 @@ def test_youngest_is_preempted_and_the_oldest_gets_on() -> None:
         model.run(scheduler)
     assert scheduler.num_preemptions >= 1
     assert old.num_generated == 14
-    assert scheduler.waiting == [young]
+    assert list(scheduler.waiting) == [young]
 
 
 def test_smaller_priority_runs_first() -> None:

@@ -335,6 +335,21 @@ def test_text_that_cannot_be_decoded_fails_its_own_request_alone(n: int, poisone
     assert [driver.tokens(request_id) for request_id in ids] == [alone.tokens(request_id) for request_id in expected]
 
 
+def test_request_that_fails_while_it_forks_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = scripted(wandering)
+    request_id = driver.add([A] * 5, SamplingParams(max_tokens=5), n=3)
+
+    class SecondForkFails(text_request.Choice):
+        def __init__(self, sequence: Sequence, encoded: EncodedRequest, decode: Decode) -> None:
+            super().__init__(sequence, encoded, decode)
+            if sequence.index == 2:
+                raise RuntimeError("no third choice")
+
+    monkeypatch.setattr(text_request, "Choice", SecondForkFails)
+    driver.run()
+    assert isinstance(driver.answers[request_id].end, Failed)
+
+
 def test_failure_of_the_model_itself_is_raised() -> None:
     def broken(sequence: Sequence, choice: int) -> int:
         raise RuntimeError("out of memory")
@@ -377,6 +392,20 @@ def test_cancel_of_a_preempted_request() -> None:
     assert driver.engine.cancel(ids[1])
     driver.run()
     assert len(driver.tokens(ids[0])) == 24
+
+
+@pytest.mark.parametrize("from_the_front", [True, False])
+def test_python_work_of_a_cancel_does_not_grow_with_what_waits(from_the_front: bool) -> None:
+    def work(num_waiting: int) -> int:
+        driver = scripted(saying(HE))
+        ids = [driver.add([A], SamplingParams(max_tokens=2)) for _ in range(num_waiting)]
+        with _EventCount() as count:
+            for request_id in ids if from_the_front else reversed(ids):
+                driver.engine.cancel(request_id)
+        assert not driver.engine.has_work
+        return count.lines + count.calls
+
+    assert work(400) < 5 * work(100)
 
 
 def test_cancel_of_an_unknown_request() -> None:

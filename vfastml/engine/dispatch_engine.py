@@ -17,7 +17,8 @@ from vfastml.engine.dispatch_requests import Join, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.open_requests import OpenRequests
 from vfastml.engine.server_connection import ServerConnection
-from vfastml.engine.server_table import ServerState, ServerTable, ServerView, Startup
+from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
+from vfastml.engine.tenant import kept_apart
 from vfastml.engine.wire import PROTOCOL, decode_reply, encode_request
 from vfastml.errors import InternalServerTooBusyError
 
@@ -45,7 +46,7 @@ class DispatchEngine:
         *,
         hold_s: float = 30.0,
         max_held: int = 256,
-        max_step_age_s: float = 30.0,
+        max_step_age_s: float = MAX_STEP_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = tuple(endpoints)
@@ -95,7 +96,7 @@ class DispatchEngine:
             raise RuntimeError("the dispatch engine is not running")
         if threading.get_ident() != self._thread:
             raise RuntimeError("dispatch() belongs to the event loop's thread: make its route `async def`")
-        task = DispatchTask(request, self._requests.cancel)
+        task = DispatchTask(kept_apart(request), self._requests.cancel)
         self._requests.add(task)
         return task
 

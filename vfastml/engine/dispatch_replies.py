@@ -5,9 +5,11 @@ Each request ends with exactly one terminal message: Finished, Failed, Tokenized
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+
+from vfastml.errors import VFastMLError
 
 
 class ServedModel(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -139,6 +141,11 @@ class Failed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+
+    @classmethod
+    def of(cls, request_id: str, error: VFastMLError) -> Self:
+        """All that the other side needs to make the same error of it."""
+        return cls(request_id, error.kind, error.message, error.param, error.code, error.retry_after_s)
 
 
 class StepReply(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):

@@ -14,7 +14,7 @@ from vfastml.engine.text_parameters import check_token_bounds, checked
 from vfastml.errors import InvalidRequestError
 
 
-class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_only=True):
     """How to choose the next token. None means "not asked": the model server's `model_forward_kwargs`, then the neutral
     default named here, decide."""
 

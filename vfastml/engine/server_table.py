@@ -13,6 +13,8 @@ from vfastml.errors import InternalServerTooBusyError, InvalidRequestError, Mode
 
 DRAINING_PHASE = "draining"
 LOST_RETRY_AFTER_S = 1.0
+MAX_STEP_S = 30.0
+"""How long a model server's step may take before the server counts as hung, unless a gateway is told otherwise."""
 
 
 class ServerState(StrEnum):

@@ -1,6 +1,7 @@
 """The parameters of text generation and the values that each may have.
 
-One table for all who take them: requests, forward parameters and a server's own defaults.
+One table for all who take them: requests, forward parameters and a server's own defaults. The HTTP schema has ranges of
+its own, which lie within these.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "min_tokens": Parameter(int, "a whole number, at least 0", lambda count: count >= 0),
     "max_time": Parameter(float, "a number of seconds, more than 0", lambda seconds: 0.0 < seconds < math.inf),
     "num_generations": Parameter(int, "a whole number, at least 1", lambda count: count >= 1),
+    "n": Parameter(int, "a whole number, at least 1", lambda count: count >= 1),
     "seed": Parameter(int, "a whole number of 64 bits", _INT64.__contains__),
     "repetition_penalty": Parameter(float, "a number, more than 0", lambda penalty: 0.0 < penalty < math.inf),
     "temperature": Parameter(float, "a number between 0 and 2", lambda heat: 0.0 <= heat <= 2.0),

@@ -67,7 +67,9 @@ class Gateway:
         """The way to the model servers, made on first use from what is configured by then."""
         if self._engine is None:
             config = self._config
-            self._engine = DispatchEngine(config.model_servers, hold_s=config.hold_s, max_held=config.max_held)
+            self._engine = DispatchEngine(
+                config.model_servers, hold_s=config.hold_s, max_held=config.max_held, max_step_age_s=config.max_step_s
+            )
         return self._engine
 
     def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.root_path import route_path
 from vfastml.errors import AuthenticationError
 
 FREE_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/health"})
-
-_TENANT = "vfastml.tenant"
 
 
 class KeyRing:
@@ -34,6 +33,7 @@ class KeyRing:
 
 class AuthMiddleware:
     """Refuses by default: it looks at the path itself, before any routing, so a new route is guarded from the start.
+    Whatever is dispatched for a caller with a key is dispatched in its name: see engine/tenant.py.
 
     Raises AuthenticationError.
     """
@@ -47,9 +47,14 @@ class AuthMiddleware:
             # Nothing of ours speaks WebSocket, so no key opens one.
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] == "http" and self.keys and not _is_free(scope):
-            scope[_TENANT] = self._tenant(scope)
-        await self.app(scope, receive, send)
+        if scope["type"] != "http" or not self.keys or _is_free(scope):
+            await self.app(scope, receive, send)
+            return
+        before = TENANT.set(self._tenant(scope))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            TENANT.reset(before)
 
     def _tenant(self, scope: Scope) -> bytes:
         offered = list(_offered_keys(scope))
@@ -57,14 +62,6 @@ class AuthMiddleware:
         if owners:
             return owners[0]
         raise AuthenticationError("The API key is not valid." if offered else "An API key is required.")
-
-
-def cache_salt(scope: Scope, asked: str | None) -> str:
-    """The salt of the request's prefix cache: callers with different keys never share blocks, whatever they ask for."""
-    tenant: bytes | None = scope.get(_TENANT)
-    if tenant is None:
-        return asked or ""
-    return hmac.new(tenant, (asked or "").encode(), hashlib.sha256).hexdigest()
 
 
 def _is_free(scope: Scope) -> bool:

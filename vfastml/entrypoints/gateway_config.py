@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from vfastml.engine.discovery import static_endpoints
+from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.entrypoints.limits import MAX_BODY_BYTES
 from vfastml.utils.logging import checked_level
 
@@ -15,6 +16,9 @@ ACCESS_LOGS = ("all", "errors", "off")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+_FIRST_OF_ROUTES = ("v1", "tokenize", "detokenize", "livez", "startupz", "readyz", "health", "load", "version")
+_FIRST_OF_PAGES = ("docs", "redoc", "openapi.json")
+"""How the paths of built-in routes begin: a prefix that begins so too could not be told from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class GatewayConfig:
     """How long a request waits for a model server that is still loading."""
     max_held: int = 256
     """How many requests wait so at a time."""
+    max_step_s: float = MAX_STEP_S
+    """How long one step or `forward` may take before its server is taken for hung, and its requests are moved or
+    failed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))
@@ -55,7 +62,7 @@ class GatewayConfig:
         object.__setattr__(self, "log_level", checked_level(self.log_level))
         if self.access_log not in ACCESS_LOGS:
             raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
-        for name in ("keep_alive_s", "max_body_bytes"):
+        for name in ("keep_alive_s", "max_body_bytes", "max_step_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")
         for name in ("drain_timeout_s", "hold_s", "max_held"):
@@ -94,5 +101,6 @@ def _checked_origin(text: str) -> str:
 def _check_root_path(path: str) -> None:
     if path and not _ROOT_PATH.fullmatch(path):
         raise ValueError(f"bad root path {path!r}: expected a path such as /llm, without a slash at its end")
-    if path == "/v1":
-        raise ValueError("bad root path '/v1': the routes' own paths begin so, and it could not be told from them")
+    first = path.split("/")[1] if path else ""
+    if first in (*_FIRST_OF_ROUTES, *_FIRST_OF_PAGES):
+        raise ValueError(f"bad root path {path!r}: routes of the gateway begin with /{first}, choose another beginning")

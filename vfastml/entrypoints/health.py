@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
-from vfastml.engine.dispatch_replies import Load
+from vfastml.engine.dispatch_replies import Load, ServedModel
 from vfastml.engine.server_table import ServerView
 from vfastml.entrypoints.drain import DrainGate
 from vfastml.entrypoints.http_errors import ApiJSONResponse
@@ -71,10 +71,16 @@ def _sums(servers: Sequence[ServerView]) -> dict[str, int]:
 def _server_body(server: ServerView) -> dict[str, Any]:
     # Structs of the wire would be encoded as arrays.
     body = {field.name: getattr(server, field.name) for field in fields(server)}
-    models = [msgspec.structs.asdict(model) for model in server.models]
     return {
         **body,
         "load": msgspec.structs.asdict(server.load),
         "limits": msgspec.structs.asdict(server.limits),
-        "models": models,
+        "models": [_model_body(model) for model in server.models],
     }
+
+
+def _model_body(model: ServedModel) -> dict[str, Any]:
+    # The uri may be a path of the model server's machine: not shown, as in /v1/models.
+    body = msgspec.structs.asdict(model)
+    uri = body.pop("uri")
+    return {**body, "aliases": [alias for alias in model.aliases if alias != uri]}

@@ -39,11 +39,12 @@ def _cached(hub_id: str, revision: str | None) -> Path | None:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=_WANTED, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if _is_whole(folder) else None
+    return folder if is_whole(folder) else None
 
 
-def _is_whole(folder: Path) -> bool:
-    # The hub's cache also holds what an interrupted download, or a reader of the config alone, has left there.
+def is_whole(folder: Path) -> bool:
+    """Whether a snapshot can be loaded: the hub's cache also holds what an interrupted download, or a reader of the
+    config alone, has left there."""
     has_config = (folder / "config.json").is_file()
     return has_config and not missing_weights(folder) and any((folder / name).is_file() for name in _READS_INPUT)
 

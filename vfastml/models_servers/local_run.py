@@ -9,9 +9,10 @@ from typing import Protocol
 import msgspec
 
 from vfastml.engine.dispatch_replies import Detokenized, Output, ServedModel, Tokenized
-from vfastml.engine.dispatch_requests import WorkReq
+from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult, GatheredReplies
-from vfastml.errors import InvalidRequestError, ModelNotFoundError, VFastMLError
+from vfastml.engine.interrupts import interrupts_held
+from vfastml.errors import InvalidRequestError, ModelNotFoundError, UnsupportedError, VFastMLError
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
 
@@ -33,7 +34,8 @@ class LoadedServer(Protocol):
 
 
 class LocalRun:
-    """One call of `run_until_idle`."""
+    """One call of `run_until_idle`. Ctrl-C never finds the server in the middle of its books: it waits for the end of a
+    step."""
 
     def __init__(self, server: LoadedServer) -> None:
         self._server = server
@@ -48,11 +50,11 @@ class LocalRun:
                 self._begin(one)
             while self._open and (due := self._server.due_in_s()) is not None:
                 time.sleep(due)
-                for reply in self._server.step():
-                    self._take(reply)
+                self._step()
         finally:
-            for request_id in self._open:
-                self._server.cancel(request_id)
+            with interrupts_held():
+                for request_id in self._open:
+                    self._server.cancel(request_id)
         return [one.result() for one in gathered]
 
     def _begin(self, one: GatheredReplies) -> None:
@@ -66,8 +68,9 @@ class LocalRun:
             one.add(prepared)
         else:
             one.add(prepared.accepted())
-            self._open[prepared.request_id] = one
-            self._server.accept(prepared)
+            with interrupts_held():
+                self._open[prepared.request_id] = one
+                self._server.accept(prepared)
 
     def _check(self, request: WorkReq) -> None:
         """What a gateway and the link would look at on its way."""
@@ -76,6 +79,13 @@ class LocalRun:
             raise ModelNotFoundError("The model does not exist.", param="model")
         if request.request_id in self._open:
             raise InvalidRequestError("A request with this id is already open.", param="request_id")
+        if isinstance(request, TextGenerationReq) and request.deadline_s is not None:
+            raise UnsupportedError("Only a gateway keeps a 'deadline_s'; 'max_time' works here.", param="deadline_s")
+
+    def _step(self) -> None:
+        with interrupts_held():
+            for reply in self._server.step():
+                self._take(reply)
 
     def _take(self, reply: WorkReply) -> None:
         one = self._open.get(reply.request_id)

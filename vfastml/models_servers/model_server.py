@@ -18,13 +18,12 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-import msgspec
 import zmq
 
 from vfastml.engine import wire
 from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
-from vfastml.engine.dispatch_requests import TextGenerationForward, WorkReq
+from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.errors import VFastMLError
 from vfastml.models_servers.local_run import LocalRun
@@ -56,7 +55,7 @@ class ModelServer:
         model_uri: str,
         model_device: str = "auto",
         model_load_kwargs: dict[str, Any] | None = None,
-        model_forward_kwargs: dict[str, Any] | TextGenerationForward | None = None,
+        model_forward_kwargs: Any = None,
         *,
         served_model_names: Sequence[str] = (),
         rpc_host: str = "127.0.0.1",
@@ -69,7 +68,8 @@ class ModelServer:
         self.model_uri = model_uri
         self.model_device = model_device
         self.model_load_kwargs = dict(model_load_kwargs or {})
-        self.model_forward_kwargs = _as_dict(model_forward_kwargs)
+        self.model_forward_kwargs = _own(model_forward_kwargs)
+        """A dict, or what else the kind of server takes."""
         self.served_model_names = tuple(served_model_names)
         self.rpc_host = rpc_host
         self.rpc_port = rpc_port
@@ -272,11 +272,9 @@ class ModelServer:
         self._inbox.put(Wake())
 
 
-def _as_dict(kwargs: dict[str, Any] | TextGenerationForward | None) -> dict[str, Any]:
-    """What is asked for, by name."""
-    if isinstance(kwargs, TextGenerationForward):
-        return {name: value for name, value in msgspec.structs.asdict(kwargs).items() if value is not None}
-    return dict(kwargs or {})
+def _own(kwargs: Any) -> Any:
+    """A copy of a dict, so that nobody else changes it; an empty one for None."""
+    return dict(kwargs or {}) if isinstance(kwargs, dict | None) else kwargs
 
 
 def _one_line(error: Exception) -> str:

@@ -24,8 +24,8 @@ from vfastml.text_engine.text_request import EncodedRequest
 class TextGenerationModelServerHF(ModelServer):
     """Serves one causal language model.
 
-    `model_load_kwargs` are the fields of LoadOptions, as transformers names them; `model_forward_kwargs` are defaults
-    that a request may override. An unknown one of either stops the start.
+    `model_load_kwargs` are the fields of LoadOptions, as transformers names them; `model_forward_kwargs`, a dict or a
+    TextGenerationForward, are defaults that a request may override. An unknown one of either stops the start.
     """
 
     def __init__(

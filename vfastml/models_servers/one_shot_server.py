@@ -6,7 +6,8 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -28,6 +29,8 @@ class OneShotWork:
     request_id: str
     inputs: Any
     arrived_s: float = field(default_factory=time.monotonic)
+    alone: bool = False
+    """The batch that it was in has failed: now it is one by itself."""
 
     def accepted(self) -> Accepted:
         """The first reply."""
@@ -38,7 +41,8 @@ class OneShotModelServer(ModelServer):
     """Subclasses define `load(self)` and `forward(self, inputs: list) -> list`, and nothing else.
 
     An input is what a OneShotReq carries; for an ImageToImageReq it is the dict `{"images": [...], "forward_params":
-    {...}}`. A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`.
+    {...}}`. A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`. `device` is
+    where torch should compute.
 
     The constructor raises ValueError for a batch size below 1.
     """
@@ -51,9 +55,21 @@ class OneShotModelServer(ModelServer):
         self.max_wait_ms = max_wait_ms
         self._waiting: OrderedDict[str, OneShotWork] = OrderedDict()
 
+    @cached_property
+    def device(self) -> str:
+        """`model_device` as torch takes it: `auto` is `cuda:0`, or `cpu` if there is no GPU. Loads torch on first use;
+        `load` may as well set it.
+
+        Raises InvalidRequestError for a device that is not there.
+        """
+        # Not every such server computes with torch.
+        from vfastml.text_engine.device import settle_device
+
+        return str(settle_device(self.model_device))
+
     def forward(self, inputs: list[Any]) -> list[Any]:
         """One output for each input, in order; both are plain msgpack values. An error of vfastml.errors refuses the
-        input that caused it."""
+        input that caused it. A call that takes longer than a gateway's `max_step_s` is taken for one that hangs."""
         raise TypeError(f"{type(self).__name__} must define forward()")
 
     def prepare(self, request: WorkReq) -> OneShotWork:
@@ -77,30 +93,42 @@ class OneShotModelServer(ModelServer):
         """See ModelServer."""
         if not self._waiting:
             return None
-        if len(self._waiting) >= self.max_batch_size:
-            return 0
         first = next(iter(self._waiting.values()))
+        if first.alone or len(self._waiting) >= self.max_batch_size:
+            return 0
         return max(0.0, first.arrived_s + self.max_wait_ms / 1000 - time.monotonic())
 
     def step(self) -> Iterable[WorkReply]:
-        """See ModelServer."""
-        size = min(self.max_batch_size, len(self._waiting))
-        return self._run([self._waiting.popitem(last=False)[1] for _ in range(size)])
-
-    def current_load(self) -> Load:
-        """See ModelServer."""
-        return Load(waiting=len(self._waiting))
-
-    def _run(self, batch: list[OneShotWork]) -> list[WorkReply]:
+        """See ModelServer. Calls `forward` once: what it takes is what the gateways see as the age of the step."""
+        batch = self._next_batch()
         try:
             outputs = self.forward([work.inputs for work in batch])
             if len(outputs) != len(batch):
                 raise InternalServerError("The model answered with another number of outputs.")
         except Exception as error:
-            if len(batch) > 1:  # one input may have spoilt it for all: each alone
-                return [reply for work in batch for reply in self._run([work])]
-            return [_failed(batch[0].request_id, error)]
+            if len(batch) == 1:
+                return [_failed(batch[0].request_id, error)]
+            self._put_back(batch)  # one input may have spoilt it for all
+            return []
         return [_output(work.request_id, output) for work, output in zip(batch, outputs, strict=True)]
+
+    def current_load(self) -> Load:
+        """See ModelServer."""
+        return Load(waiting=len(self._waiting))
+
+    def device_and_dtype(self) -> tuple[str, str]:
+        """See ModelServer. `auto` stays as it is where `load` has not asked for `device`."""
+        return str(self.__dict__.get("device", self.model_device)), ""
+
+    def _next_batch(self) -> list[OneShotWork]:
+        first = next(iter(self._waiting.values()))
+        size = 1 if first.alone else min(self.max_batch_size, len(self._waiting))
+        return [self._waiting.popitem(last=False)[1] for _ in range(size)]
+
+    def _put_back(self, batch: list[OneShotWork]) -> None:
+        for work in reversed(batch):
+            self._waiting[work.request_id] = replace(work, alone=True)
+            self._waiting.move_to_end(work.request_id, last=False)
 
 
 def _image_inputs(request: ImageToImageReq) -> dict[str, Any]:
@@ -121,4 +149,4 @@ def _failed(request_id: str, error: Exception) -> Failed:
     if not isinstance(error, VFastMLError):
         logger.error("request %s failed", request_id, exc_info=error)
         error = InternalServerError("The model could not process this input.")
-    return Failed(request_id, error.kind, error.message, error.param, error.code)
+    return Failed.of(request_id, error)

@@ -209,7 +209,7 @@ class ServerLink:
             logger.warning("closing with %d requests open: they are failed", len(self._routes))
         error = InternalServerTooBusyError("The model server is shutting down.")
         for request_id in list(self._routes):
-            self._route(Failed(request_id, error.kind, error.message, code=error.code))
+            self._route(Failed.of(request_id, error))
         deadline = time.monotonic() + _LAST_WORDS_S
         while self._flush() and time.monotonic() < deadline:
             time.sleep(_RETRY_S)
@@ -375,4 +375,4 @@ def _failed(request: WorkReq, error: Exception) -> Failed:
     if not isinstance(error, VFastMLError):
         logger.error("request %s could not be prepared", request.request_id, exc_info=error)
         error = InternalServerError("The request could not be prepared.")
-    return Failed(request.request_id, error.kind, error.message, error.param, error.code, error.retry_after_s)
+    return Failed.of(request.request_id, error)

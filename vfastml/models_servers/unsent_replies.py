@@ -80,8 +80,7 @@ def sendable(reply: _R) -> _R | Failed:
         logger.error("a %s of %d bytes is too large for the wire", type(reply).__name__, len(frame))
     except Exception as error:  # whatever an author's value raises
         logger.error("a %s cannot be encoded", type(reply).__name__, exc_info=error)
-    unsendable = InternalServerError("The answer could not be sent.")
-    return Failed(reply.request_id, unsendable.kind, unsendable.message, code=unsendable.code)
+    return Failed.of(reply.request_id, InternalServerError("The answer could not be sent."))
 
 
 def _merged(earlier: Delta, later: Delta) -> Delta:

@@ -15,6 +15,7 @@ from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
+from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.limits import settle_limits
 from vfastml.text_engine.load_options import LoadOptions
@@ -74,23 +75,6 @@ def load_engine(
     report("warming up")
     _warm_up(engine, limits)
     return LoadedEngine(engine, encoder, limits, str(decoder.device), str(decoder.dtype).removeprefix("torch."))
-
-
-def settle_device(asked: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU. Raises InvalidRequestError for a device that is not there."""
-    if asked == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(asked)
-    except RuntimeError as error:
-        raise InvalidRequestError(f"The device {asked!r} is not known: use auto, cpu or cuda:0.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InvalidRequestError(f"The device {asked!r} is not supported: use auto, cpu or cuda:0.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidRequestError(
-            f"There is no device {asked}: this machine has {torch.cuda.device_count()} CUDA devices."
-        )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:

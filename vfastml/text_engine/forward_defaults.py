@@ -13,7 +13,7 @@ from vfastml.errors import InvalidRequestError
 _WHOSE = "model_forward_kwargs"
 _NOTHING = SamplingParams()
 _SAMPLING = frozenset(SamplingParams.__struct_fields__)
-_KNOWN = _SAMPLING | frozenset(TextGenerationForward.__struct_fields__)
+_KNOWN = _SAMPLING | frozenset(TextGenerationForward.__struct_fields__) | {"n"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class ForwardDefaults:
 
 
 def forward_defaults(given: Mapping[str, Any] | TextGenerationForward | None) -> ForwardDefaults:
-    """Settles a server's `model_forward_kwargs`, whose names are those of SamplingParams and TextGenerationForward.
-    None, the whole or a value, asks for nothing; `stream` may be there, though it changes no answer.
+    """Settles a server's `model_forward_kwargs`, whose names are those of SamplingParams and TextGenerationForward, and
+    `n` for num_generations. None, the whole or a value, asks for nothing; `stream` may be there, though it changes no
+    answer.
 
     Raises InvalidRequestError, with the name, for an unknown option or a value that no request could ask for either.
     """
@@ -43,7 +44,14 @@ def forward_defaults(given: Mapping[str, Any] | TextGenerationForward | None) ->
 def _settled(values: dict[str, Any]) -> ForwardDefaults:
     check_token_bounds(values.get("min_tokens"), values.get("max_tokens"))
     sampling = SamplingParams(**{name: value for name, value in values.items() if name in _SAMPLING})
-    return ForwardDefaults(sampling, values.get("num_generations", 1))
+    return ForwardDefaults(sampling, _num_choices(values))
+
+
+def _num_choices(values: dict[str, Any]) -> int:
+    asked = {values[name] for name in ("n", "num_generations") if name in values}
+    if len(asked) > 1:
+        raise InvalidRequestError("'n' and 'num_generations' contradict each other.", param="n")
+    return asked.pop() if asked else 1
 
 
 def _fields_of(forward: TextGenerationForward | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
@@ -35,8 +35,8 @@ class LoadOptions:
 
     dtype: str | None = None
     """As in EngineConfig, which holds where this is None."""
-    token: str | None = None
-    """For the hub."""
+    token: str | None = field(default=None, repr=False)
+    """For the hub; a secret."""
     revision: str | None = None
     """Branch, tag or commit, on the hub."""
     device_map: str | dict[str, Any] | None = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from vfastml.engine.dispatch_result import GatheredReplies
+from vfastml.engine.interrupts import interrupts_held
 from vfastml.text_engine.text_engine import TextEngine
 from vfastml.text_engine.text_request import EncodedRequest
 
@@ -56,7 +55,7 @@ class LocalEngine:
     def _using(self) -> Iterator[TextEngine]:
         """Whatever would stop a request meanwhile, Ctrl-C or a caller that ends, waits until the engine has put its
         books in order."""
-        with _interrupts_held():
+        with interrupts_held():
             self._in_use = True
             try:
                 yield self._engine
@@ -66,19 +65,3 @@ class LocalEngine:
                     request_id = self._dropped.pop()
                     if self._open.pop(request_id, None) is not None:
                         self._engine.cancel(request_id)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C takes effect when the block has ended."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-    noted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if noted:
-            signal.raise_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vfastml.engine.dispatch_requests import SamplingParams
-from vfastml.engine.text_parameters import checked
+from vfastml.engine.text_parameters import check_token_bounds, checked
 
 _GREEDY_BELOW = 1e-5
 """Temperatures; logits divided by one much smaller would overflow."""
@@ -53,8 +53,9 @@ class Sampling:
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:
     """The request's own values, else the server's, else neutral ones; max_tokens is clamped to `room` tokens.
 
-    Raises InvalidRequestError, with `param`, for a value out of range. Whether the tokens of `logit_bias` exist is for
-    the one to check who knows the vocabulary.
+    Raises InvalidRequestError, with `param`, for a value out of range, and for a request whose own min_tokens and
+    max_tokens contradict each other. Whether the tokens of `logit_bias` exist is for the one to check who knows the
+    vocabulary.
     """
     values: dict[str, Any] = {"max_tokens": room, "seed": secrets.randbits(63)}
     for name in SamplingParams.__struct_fields__:
@@ -62,5 +63,6 @@ def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: in
         value = getattr(defaults, name) if own is None else own
         if value is not None:
             values[name] = checked(name, value)
+    check_token_bounds(asked.min_tokens, asked.max_tokens)
     values["max_tokens"] = min(values["max_tokens"], room)
     return Sampling(**values)

@@ -8,6 +8,7 @@ from operator import attrgetter
 
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.sequence import Sequence
+from vfastml.text_engine.waiting_queue import WaitingQueue
 
 _ORDER = attrgetter("order")
 
@@ -38,7 +39,7 @@ class Scheduler:
     def __init__(self, blocks: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
         self.blocks = blocks
         self.running: list[Sequence] = []
-        self.waiting: list[Sequence] = []
+        self.waiting = WaitingQueue()
         self.num_preemptions = 0
         self.num_chunked_prefills = 0
         self.num_prefix_hit_tokens = 0
@@ -47,7 +48,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence that has no blocks."""
-        insort(self.waiting, sequence, key=_ORDER)
+        self.waiting.add(sequence)
 
     def fork(self, parent: Sequence, num_forks: int) -> list[Sequence]:
         """Splits further choices off a running sequence; they run at once, on the same blocks."""
@@ -60,8 +61,11 @@ class Scheduler:
 
     def remove(self, sequence: Sequence) -> None:
         """Finished or cancelled: its blocks are free when this returns."""
-        queue = self.running if _contains(self.running, sequence) else self.waiting
-        del queue[bisect_left(queue, sequence.order, key=_ORDER)]
+        position = bisect_left(self.running, sequence.order, key=_ORDER)
+        if position < len(self.running) and self.running[position] is sequence:
+            del self.running[position]
+        else:
+            self.waiting.remove(sequence)
         self.blocks.release(sequence)
 
     def schedule(self) -> ScheduledBatch:
@@ -96,11 +100,11 @@ class Scheduler:
         # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
         owed = sum(self.blocks.num_owed(sequence) for sequence in self.running)
         while self.waiting and budget > 0:
-            sequence = self.waiting[0]
+            sequence = self.waiting.first
             seats -= 1 + sequence.forks
             if seats < 0 or not self.blocks.admit(sequence, spare=owed):
                 return
-            del self.waiting[0]
+            self.waiting.remove(sequence)
             insort(self.running, sequence, key=_ORDER)
             if sequence.num_cached_tokens is None:  # coming back from preemption is no hit of a new prompt
                 sequence.num_cached_tokens = sequence.num_computed
@@ -129,8 +133,3 @@ class Scheduler:
         self.blocks.release(victim)
         self.add(victim)
         self.num_preemptions += 1
-
-
-def _contains(queue: list[Sequence], sequence: Sequence) -> bool:
-    position = bisect_left(queue, sequence.order, key=_ORDER)
-    return position < len(queue) and queue[position] is sequence

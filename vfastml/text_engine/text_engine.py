@@ -76,12 +76,11 @@ class TextEngine:
 
     def cancel(self, request_id: str) -> bool:
         """Forgets a request and frees its blocks at once. False if it is not open."""
-        if self._requests.pop(request_id, None) is None:
+        request = self._requests.pop(request_id, None)
+        if request is None:
             return False
-        # Asks the scheduler, because a request that fails while it forks does not know all its sequences.
-        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
-            if sequence.request_id == request_id:
-                self._scheduler.remove(sequence)
+        for sequence in request.open_sequences:
+            self._scheduler.remove(sequence)
         return True
 
     def step(self) -> StepReplies:
@@ -130,8 +129,7 @@ class TextEngine:
         except Exception:
             logger.exception("request %s failed; the others go on", sequence.request_id)
             self.cancel(sequence.request_id)
-            error = InternalServerError("The request could not be completed.")
-            return [Failed(sequence.request_id, error.kind, error.message, code=error.code)]
+            return [Failed.of(sequence.request_id, InternalServerError("The request could not be completed."))]
 
     def _advance(self, sequence: Sequence, sampled: list[SampledToken]) -> StepReplies:
         """Gives the sequence, and its forks if this was its last prompt token, one token each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -112,12 +113,18 @@ class OpenRequest:
         self._encoded = encoded
         self._decode = decode
         self._choices = {0: Choice(first, encoded, decode)}
-        self._num_open = encoded.num_choices
+        self._open = {0: first}
         self._first_token_s: float | None = None
         self._scheduled_s: float | None = None
 
+    @property
+    def open_sequences(self) -> Iterable[Sequence]:
+        """Of the choices that have not ended."""
+        return self._open.values()
+
     def add_choices(self, sequences: list[Sequence]) -> None:
-        """The forks of the first."""
+        """The forks of the first. They are open even if one of them cannot become a choice."""
+        self._open.update((sequence.index, sequence) for sequence in sequences)
         for sequence in sequences:
             self._choices[sequence.index] = Choice(sequence, self._encoded, self._decode)
 
@@ -133,12 +140,12 @@ class OpenRequest:
         out_of_time = self._is_out_of_time(sequence.sampling.max_time)
         delta = self._choices[sequence.index].push(sampled, end_token_ids, out_of_time=out_of_time)
         if delta is not None and delta.finish_reason is not None:
-            self._num_open -= 1
+            del self._open[sequence.index]
         return delta
 
     def finished(self) -> Finished | None:
         """The terminal reply, once every choice has ended."""
-        if self._num_open:
+        if self._open:
             return None
         first = self._choices[0].sequence
         usage = Usage(

@@ -7,7 +7,8 @@ import logging
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _OTHER_NAMES = {"warn": "warning"}
 
-_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029)}
+ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029)}
+"""For str.translate: control characters and line ends, written out."""
 
 
 class OneLineFormatter(logging.Formatter):
@@ -18,7 +19,7 @@ class OneLineFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).translate(_ESCAPED)
+        return super().formatMessage(record).translate(ESCAPED)
 
 
 def checked_level(name: str) -> str:

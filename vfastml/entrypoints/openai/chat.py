@@ -9,14 +9,13 @@ from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
-from vfastml.entrypoints.auth import cache_salt
+from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.openai import reply_styles, unsupported_fields
 from vfastml.entrypoints.openai.messages import Messages
 from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
-from vfastml.utils.api import gen_request_id
 
 
 class ChatCompletionsRequest(TextRequest):
@@ -26,7 +25,7 @@ class ChatCompletionsRequest(TextRequest):
 
     messages: Messages
 
-    def to_work(self, request_id: str, salt: str) -> TextGenerationReq:
+    def to_work(self, request_id: str) -> TextGenerationReq:
         """What the engine takes."""
         return TextGenerationReq(
             request_id=request_id,
@@ -36,7 +35,7 @@ class ChatCompletionsRequest(TextRequest):
             n=self.n,
             stream=bool(self.stream),
             return_token_ids=bool(self.return_token_ids),
-            cache_salt=salt,
+            cache_salt=self.cache_salt or "",
         )
 
 
@@ -46,7 +45,6 @@ def chat_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
     async def chat_completions(request: Request) -> Response:
         body = parse_body(await request.body(), ChatCompletionsRequest)
         request_id = gen_request_id("chatcmpl")
-        work = body.to_work(request_id, cache_salt(request.scope, body.cache_salt))
-        return await answer(engine, reply_styles.CHAT, request_id, body, [work], keep_alive_s)
+        return await answer(engine, reply_styles.CHAT, request_id, body, [body.to_work(request_id)], keep_alive_s)
 
     return Route("POST", "/v1/chat/completions", chat_completions, "Answer a chat", ChatCompletionsRequest)

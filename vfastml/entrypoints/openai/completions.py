@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
-from vfastml.entrypoints.auth import cache_salt
+from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_TOTAL_CHOICES
 from vfastml.entrypoints.openai import reply_styles, unsupported_fields
 from vfastml.entrypoints.openai.text_generation import answer
@@ -18,7 +18,6 @@ from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
-from vfastml.utils.api import gen_request_id
 
 _SHAPES = "must be a string, a list of strings, a list of token ids or a list of lists of token ids"
 _TOKEN_IDS = range(1 << 31)
@@ -70,11 +69,11 @@ class CompletionsRequest(TextRequest):
             raise InvalidRequestError(f"Prompts times 'n' may be at most {MAX_TOTAL_CHOICES}.", param="n")
         return self
 
-    def to_work(self, response_id: str, salt: str) -> list[TextGenerationReq]:
+    def to_work(self, response_id: str) -> list[TextGenerationReq]:
         """One request for each prompt."""
-        return [self._work(f"{response_id}-{position}", prompt, salt) for position, prompt in enumerate(self.prompt)]
+        return [self._work(f"{response_id}-{position}", prompt) for position, prompt in enumerate(self.prompt)]
 
-    def _work(self, request_id: str, prompt: Prompt, salt: str) -> TextGenerationReq:
+    def _work(self, request_id: str, prompt: Prompt) -> TextGenerationReq:
         return TextGenerationReq(
             request_id=request_id,
             model_uri=self.model,
@@ -85,7 +84,7 @@ class CompletionsRequest(TextRequest):
             stream=bool(self.stream),
             echo=bool(self.echo),
             return_token_ids=bool(self.return_token_ids),
-            cache_salt=salt,
+            cache_salt=self.cache_salt or "",
         )
 
 
@@ -95,7 +94,7 @@ def completions_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
     async def completions(request: Request) -> Response:
         body = parse_body(await request.body(), CompletionsRequest)
         response_id = gen_request_id("cmpl")
-        work = body.to_work(response_id, cache_salt(request.scope, body.cache_salt))
+        work = body.to_work(response_id)
         return await answer(engine, reply_styles.COMPLETION, response_id, body, work, keep_alive_s)
 
     return Route("POST", "/v1/completions", completions, "Complete a text", CompletionsRequest)

@@ -1,4 +1,4 @@
-"""What of models is on this machine's disk, without looking into any of them."""
+"""What of models is on this machine's disk, ready to be loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
 from vfastml.model_store.builtin import BUILTINS
 from vfastml.model_store.cache import folder_of
+from vfastml.model_store.hub import is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,11 @@ class ListedModel:
     source: str
     state: str
     size_bytes: int | None = None
-    """On disk; None where that says nothing."""
+    """On disk, or to be downloaded; None where that says nothing."""
 
 
 def stored_models() -> Iterator[ListedModel]:
-    """The built-in models, fetched or not, then those in the hub's cache."""
+    """The built-in models, fetched or not, then those in the hub's cache of which a revision is whole."""
     for name, packaged in BUILTINS.items():
         folder = folder_of(name)
         cached = folder.is_dir()
@@ -40,13 +41,9 @@ def _hub_models() -> Iterator[ListedModel]:
     except CacheNotFound:
         return
     for repository in sorted(repositories, key=lambda repository: repository.repo_id):
-        names = {file.file_name for revision in repository.revisions for file in revision.files}
-        if repository.repo_type == "model" and "config.json" in names and _has_weights(names):
+        whole = any(is_whole(revision.snapshot_path) for revision in repository.revisions)
+        if repository.repo_type == "model" and whole:
             yield ListedModel(repository.repo_id, "hub", "cached", repository.size_on_disk)
-
-
-def _has_weights(names: set[str]) -> bool:
-    return any(name.endswith(".safetensors") for name in names)
 
 
 def _size_of(folder: Path) -> int:
