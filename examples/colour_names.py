@@ -31,12 +31,12 @@ class ColourNames(OneShotModelServer):
 
     def load(self) -> None:
         self.names = list(COLOURS)
-        self.points = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device=self.model_device)
+        self.points = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device=self.device)
 
     def forward(self, inputs: list[Any]) -> list[Any]:
         if any(len(rgb) != 3 for rgb in inputs):
             raise InvalidRequestError("A colour is three numbers.")
-        points = torch.tensor(inputs, dtype=torch.float32, device=self.model_device)
+        points = torch.tensor(inputs, dtype=torch.float32, device=self.device)
         return [self.names[nearest] for nearest in torch.cdist(points, self.points).argmin(dim=1).tolist()]
 
 
@@ -63,5 +63,5 @@ if __name__ == "__main__":
     if args.colours:
         asyncio.run(ask(args.colours, args.port))
     else:
-        server = ColourNames("colour_names", "colour-names", model_device="cpu", rpc_port=args.port)
+        server = ColourNames("colour_names", "colour-names", rpc_port=args.port)
         server.run_forever()

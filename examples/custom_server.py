@@ -12,8 +12,8 @@ class Sentiment(OneShotModelServer):
 
     def forward(self, inputs: list[str]) -> list[float]:
         scores = [sum(self.weights.get(word, 0.0) for word in text.lower().split()) for text in inputs]
-        return torch.tensor(scores, device=self.model_device).sigmoid().tolist()
+        return torch.tensor(scores, device=self.device).sigmoid().tolist()
 
 
 if __name__ == "__main__":
-    Sentiment(model_type="sentiment", model_uri="sentiment", model_device="cpu", rpc_port=6501).run_forever()
+    Sentiment(model_type="sentiment", model_uri="sentiment", rpc_port=6501).run_forever()
