@@ -13,7 +13,7 @@ from tqdm import tqdm
 from vfastml.engine.dispatch_replies import Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationForward, TextGenerationReq
 from vfastml.engine.dispatch_result import GatheredReplies, TextGenerationResult
-from vfastml.errors import InternalServerError, InvalidRequestError, UserError
+from vfastml.errors import InvalidRequestError, UserError
 from vfastml.model_store import DEFAULT_MODEL, resolve_model
 from vfastml.model_store.progress import PhaseLines
 from vfastml.text_engine.engine_config import EngineConfig
@@ -222,4 +222,6 @@ def _finished(ended: GatheredReplies) -> Finished:
     """The terminal. Raises the error of a request that failed."""
     if isinstance(ended.answer, Finished):
         return ended.answer
-    raise ended.result().error or InternalServerError("The model gave no answer.")
+    error = ended.result().error
+    assert error is not None  # what is no Finished is a failure
+    raise error

@@ -49,7 +49,7 @@ class LocalEngine:
         self._dropped.extend(request_ids)
         if not self._in_use:  # the garbage collector may end a caller at any place in a step
             with self._using():
-                """Leaving is enough."""
+                pass  # leaving tells the engine
 
     @contextmanager
     def _using(self) -> Iterator[TextEngine]:
