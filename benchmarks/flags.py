@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 
 
@@ -44,6 +45,22 @@ def ratio(text: str) -> float:
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError("it has to be at least 0 and less than 1")
     return number
+
+
+def rates(text: str) -> list[float]:
+    """Numbers above 0, ascending, with commas between them; `inf` is one."""
+    found = sorted({float(part) for part in text.split(",")})
+    if not all(rate > 0 for rate in found):  # also false for nan
+        raise argparse.ArgumentTypeError("each rate has to be more than 0")
+    return found
+
+
+def milliseconds(text: str) -> float:
+    """Above 0, returned in seconds."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("it has to be more than 0")
+    return number / 1e3
 
 
 def new_seed() -> int:

@@ -1,4 +1,4 @@
-"""The offline yardstick: transformers' own `generate` on static batches, without a server.
+"""The offline yardsticks: transformers' own `generate` on static batches, and its `generate_batch`, without a server.
 
 `python -m benchmarks.hf_generate --batch 1,8,32 --input-tokens 128 --output-tokens 64`
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,19 @@ import transformers
 from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
+from benchmarks.comparison import OFFLINE
 from benchmarks.flags import counts, new_parser, new_seed, positive
+from benchmarks.hf_batch import ContinuousBatches
+from benchmarks.hf_labels import LABELS, STATIC
 from benchmarks.machine import this_machine
 from benchmarks.metrics import measure
 from benchmarks.outcome import DEFAULT_FOLDER, publish
 from benchmarks.records import TOKENS_STREAMED, BenchmarkResult, RequestRecord, Run
 from benchmarks.serve import INTERRUPTED
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+
+Generate = Callable[[torch.Tensor, int], list[RequestRecord]]
+"""Prompts [rows, tokens], and the length of each answer."""
 
 _WARM_UP_TOKENS = 8
 
@@ -36,10 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(given)
     args.seed = new_seed() if args.seed is None else args.seed
     console = Console()
-    date, machine = datetime.now().astimezone(), this_machine()
+    date, machine, began = datetime.now().astimezone(), this_machine(), time.perf_counter()
     runs: list[Run] = []
+    facts = {"transformers": transformers.__version__, "torch": str(torch.__version__), "model": args.model_uri}
     try:
-        measure_all(load(args.model_uri, args.dtype, args.device), args, runs)
+        model = load(args.model_uri, args.dtype, args.device)
+        with _method(model, args) as generate:
+            _warm_up(model, generate, args)
+            facts["ready_s"] = [time.perf_counter() - began]
+            measure_all(model, generate, args, runs)
     except ModelStoreError as error:
         print(error, file=sys.stderr)
         return 1
@@ -47,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
     if runs:
         result = BenchmarkResult(
-            label=args.label,
+            label=args.label or LABELS[args.method],
             date=date.strftime("%Y%m%d-%H%M%S"),
             command=["python", "-m", "benchmarks.hf_generate", *given],
             settings=_settings(args),
-            server={"transformers": transformers.__version__, "torch": str(torch.__version__), "model": args.model_uri},
+            server=facts | {"resident_mb": [_peak_resident_mb()]},
             machine=machine,
             runs=runs,
         )
@@ -67,17 +80,36 @@ def load(model_uri: str, dtype: str, device: str) -> PreTrainedModel:
     return model
 
 
-def measure_all(model: PreTrainedModel, args: argparse.Namespace, runs: list[Run]) -> None:
+def measure_all(model: PreTrainedModel, generate: Generate, args: argparse.Namespace, runs: list[Run]) -> None:
     """Each batch size once, then all of them again; `runs` grows."""
-    rng = random.Random(args.seed)
-    for batch in args.batch:
-        generate(model, _prompts(model, batch, args.input_tokens, rng), _WARM_UP_TOKENS)
     for repeat in range(1, args.repeats + 1):
         for batch in args.batch:
-            runs.append(_run(model, batch, repeat, args))
+            runs.append(_run(model, generate, batch, repeat, args))
 
 
-def generate(model: PreTrainedModel, prompts: torch.Tensor, tokens: int) -> list[RequestRecord]:
+@contextmanager
+def _method(model: PreTrainedModel, args: argparse.Namespace) -> Iterator[Generate]:
+    if args.method == STATIC:
+        yield lambda prompts, tokens: generate_static(model, prompts, tokens)
+        return
+    batches = ContinuousBatches(model, max(args.batch), args.input_tokens + args.output_tokens)
+    try:
+        yield batches.generate
+    finally:
+        batches.close()
+
+
+def _warm_up(model: PreTrainedModel, generate: Generate, args: argparse.Namespace) -> None:
+    rng = random.Random(args.seed)
+    for batch in args.batch:
+        generate(_prompts(model, batch, args.input_tokens, rng), _WARM_UP_TOKENS)
+
+
+def _peak_resident_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def generate_static(model: PreTrainedModel, prompts: torch.Tensor, tokens: int) -> list[RequestRecord]:
     """One static batch, greedy, exactly that many tokens for each row. A token is there when its step has ended."""
     steps = _StepTimes(time.perf_counter())
     with torch.inference_mode():
@@ -119,10 +151,10 @@ class _StepTimes(StoppingCriteria):  # type: ignore[misc]
         return never
 
 
-def _run(model: PreTrainedModel, batch: int, repeat: int, args: argparse.Namespace) -> Run:
+def _run(model: PreTrainedModel, generate: Generate, batch: int, repeat: int, args: argparse.Namespace) -> Run:
     seed = random.Random(f"{args.seed}/{batch}/{repeat}").getrandbits(32)
     prompts = _prompts(model, batch, args.input_tokens, random.Random(seed))
-    records = generate(model, prompts, args.output_tokens)
+    records = generate(prompts, args.output_tokens)
     return Run(
         concurrency=batch,
         repeat=repeat,
@@ -140,13 +172,15 @@ def _prompts(model: PreTrainedModel, batch: int, tokens: int, rng: random.Random
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("dtype", "device", "input_tokens", "output_tokens", "repeats", "seed")
-    return {name: getattr(args, name) for name in names} | {"endpoint": "offline", "range_ratio": 0.0}
+    return {name: getattr(args, name) for name in names} | {"endpoint": OFFLINE, "range_ratio": 0.0}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("python -m benchmarks.hf_generate", "transformers' generate, on static batches of one length.")
+    parser = new_parser("python -m benchmarks.hf_generate", "transformers' generate, on batches of one length.")
     add = parser.add_argument
     add("--model-uri", default=DEFAULT_MODEL, help="as the model server takes it")
+    how = "static batches, or transformers' continuous batching"
+    add("--method", choices=tuple(LABELS), default=STATIC, help=how)
     add("--batch", type=counts, default="1,8,32", metavar="N,N", help="rows of a batch")
     add("--input-tokens", type=positive, default=128, metavar="N", help="length of every prompt")
     add("--output-tokens", type=positive, default=64, metavar="N", help="length of every answer")
@@ -154,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="where torch runs it, for instance cuda:0")
     add("--repeats", type=positive, default=3, metavar="N", help="runs of each batch size")
     add("--seed", type=int, metavar="N", help="of the prompts; default: a new one, which is stored")
-    add("--label", default="hf-generate", help="what tables and files call it")
+    add("--label", help="what tables and files call it; default: hf-generate or hf-batch")
     add("--output", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="for the JSON and the picture")
     return parser
 

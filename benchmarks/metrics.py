@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from benchmarks.records import RequestRecord, Run, RunMetrics
+from benchmarks.records import Level, RequestRecord, Run, RunMetrics
 
 Number = TypeVar("Number", int, float)
 
@@ -25,7 +25,30 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
     return ordered[below] + (rank - below) * (ordered[above] - ordered[below])
 
 
-def measure(records: Sequence[RequestRecord], client_cpu_s: float | None) -> RunMetrics:
+@dataclass(frozen=True)
+class Goals:
+    """What a request has to meet to count as good; None asks for nothing."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any."""
+        return self.ttft_s is not None or self.tpot_s is not None
+
+    def met_by(self, record: RequestRecord) -> bool:
+        """A latency that is not known meets no goal, but that of a single token has no TPOT to miss."""
+        in_time = self.ttft_s is None or (record.ttft_s is not None and record.ttft_s <= self.ttft_s)
+        if self.tpot_s is None or record.output_tokens == 1:
+            return in_time
+        return in_time and record.tpot_s is not None and record.tpot_s <= self.tpot_s
+
+
+NO_GOALS = Goals()
+
+
+def measure(records: Sequence[RequestRecord], client_cpu_s: float | None, goals: Goals = NO_GOALS) -> RunMetrics:
     """The figures of one run. Requests that failed count in `failed` and in the wall time, and nowhere else. Without a
     client of its own, `client_cpu_s` is None."""
     good = [record for record in records if record.error is None]
@@ -53,6 +76,8 @@ def measure(records: Sequence[RequestRecord], client_cpu_s: float | None) -> Run
         short=sum(record.is_short for record in good),
         silent=sum(not record.chunks_s for record in good),
         client_cpu=None if client_cpu_s is None else client_cpu_s / wall_s,
+        goodput_per_s=sum(map(goals.met_by, good)) / wall_s if goals.is_set else None,
+        late_p99_s=percentile([record.late_s for record in records], 99) or None,
     )
 
 
@@ -74,11 +99,11 @@ class Spread:
         return cls(statistics.median(known), min(known), max(known))
 
 
-def runs_by_concurrency(runs: Iterable[Run]) -> dict[int, list[Run]]:
+def runs_by_level(runs: Iterable[Run]) -> dict[Level, list[Run]]:
     """Runs that are alike. An interrupted one counts only where there is no whole one."""
-    grouped: dict[int, list[Run]] = defaultdict(list)
+    grouped: dict[Level, list[Run]] = defaultdict(list)
     for run in runs:
-        grouped[run.concurrency].append(run)
+        grouped[run.level].append(run)
     return {level: [run for run in like if not run.interrupted] or like for level, like in sorted(grouped.items())}
 
 

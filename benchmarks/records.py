@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,11 +21,31 @@ TOKENS_UNKNOWN = "unknown"
 """The server does not count. Chunks are no measure of tokens, so there are no figures that need them."""
 
 
+class Level(NamedTuple):
+    """How hard a run presses. Levels sort by rate, then by concurrency."""
+
+    request_rate: float
+    """Requests a second, of Poisson arrivals; inf where none waits for its time: a closed loop."""
+    concurrency: int
+    """The most that are in flight."""
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Requests come whether or not earlier ones have been answered."""
+        return math.isfinite(self.request_rate)
+
+    def __str__(self) -> str:
+        capped = f"c={self.concurrency}"
+        return f"{self.request_rate:g}/s, {capped}" if self.is_open_loop else capped
+
+
 class RequestRecord(msgspec.Struct, kw_only=True):
     """One request. Times are seconds; all but `started_s` count from the moment it was sent."""
 
     started_s: float
     """Since the start of the run."""
+    late_s: float = 0.0
+    """In an open loop: from when it was due until it was sent."""
     e2e_s: float
     """Until the last event of the stream, or until it failed."""
     asked_tokens: int
@@ -77,12 +98,19 @@ class RunMetrics(msgspec.Struct, kw_only=True):
     """Ended well, but no text came before the end, so they have neither TTFT nor TPOT."""
     client_cpu: float | None
     """Cores that the client itself kept busy; None where there is no client."""
+    goodput_per_s: float | None = None
+    """Requests a second that met every goal; None without goals."""
+    late_p99_s: float | None = None
+    """Open loop: how late requests were sent. Much of it means that the cap, or the client, was the limit. None in a
+    closed loop."""
 
 
 class Run(msgspec.Struct, kw_only=True):
-    """One pass over new prompts at one concurrency."""
+    """One pass over new prompts at one level."""
 
     concurrency: int
+    request_rate: float | None = None
+    """Of an open loop; None for a closed one."""
     repeat: int
     seed: int
     tokens_from: str
@@ -91,6 +119,11 @@ class Run(msgspec.Struct, kw_only=True):
     """Stopped by Ctrl-C: only requests that had ended are in it."""
     metrics: RunMetrics
     records: list[RequestRecord]
+
+    @property
+    def level(self) -> Level:
+        """What runs that are alike have in common."""
+        return Level(math.inf if self.request_rate is None else self.request_rate, self.concurrency)
 
 
 class BenchmarkResult(msgspec.Struct, kw_only=True):

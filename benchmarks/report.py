@@ -9,15 +9,17 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.comparison import OFFLINE, side_by_side
 from benchmarks.errors import BenchmarkError
 from benchmarks.flags import new_parser
 from benchmarks.outcome import print_notes
 from benchmarks.plot import draw
 from benchmarks.records import BenchmarkResult
-from benchmarks.tables import notes, side_by_side
+from benchmarks.tables import notes
+from benchmarks.workload_flags import RANDOM
 
-COMPARABLE = ("endpoint", "input_tokens", "output_tokens", "range_ratio")
-"""Settings that have to be alike for a comparison to mean something."""
+COMPARABLE = {"endpoint": None, "prompts": RANDOM, "input_tokens": None, "output_tokens": None, "range_ratio": None}
+"""Settings that have to be alike for a comparison to mean something, and what they are in a file without them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,11 +54,14 @@ def load_all(paths: Sequence[Path]) -> list[BenchmarkResult]:
 def remarks(results: Sequence[BenchmarkResult]) -> list[str]:
     """What a reader has to know: of each result, and of the comparison."""
     found = [f"{result.label}: {note}" for result in results for note in notes(result)]
-    for name in COMPARABLE:
-        values = [result.settings.get(name) for result in results]
+    servers = [result for result in results if result.settings.get("endpoint") != OFFLINE]
+    for name, default in COMPARABLE.items():
+        values = [result.settings.get(name, default) for result in servers]
         if any(value != values[0] for value in values):
-            listed = ", ".join(f"{result.label} {value}" for result, value in zip(results, values, strict=True))
+            listed = ", ".join(f"{result.label} {value}" for result, value in zip(servers, values, strict=True))
             found.append(f"Not asked alike, {name}: {listed}")
+    if offline := [result.label for result in results if result not in servers]:
+        found.append(f"Not over HTTP, batches of one length, only tokens/s compared: {', '.join(offline)}")
     if len({(result.machine.cpu, result.machine.cores) for result in results}) > 1:
         found.append("Measured on different machines.")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -12,20 +13,33 @@ from pathlib import Path
 
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.completion import PATHS
 from benchmarks.errors import BenchmarkError
-from benchmarks.flags import counts, new_parser, new_seed, not_negative, positive, ratio, without_secret
+from benchmarks.flags import (
+    counts,
+    milliseconds,
+    new_parser,
+    new_seed,
+    not_negative,
+    positive,
+    rates,
+    without_secret,
+)
 from benchmarks.http_exchange import ServerAddress
 from benchmarks.machine import this_machine
+from benchmarks.metrics import Goals
 from benchmarks.outcome import DEFAULT_FOLDER, publish
 from benchmarks.probe import Probed, probe
-from benchmarks.prompts import Workload
-from benchmarks.records import BenchmarkResult
+from benchmarks.progress import Bars
+from benchmarks.records import BenchmarkResult, Level
 from benchmarks.session import Plan, Session
+from benchmarks.workload_flags import add_workload_flags, workload_of, workload_settings
 
 INTERRUPTED = 130
+
+_CONCURRENCY = [1, 8, 32]
+_OPEN_LOOP_PROMPTS = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,11 +65,10 @@ class ServeBenchmark:
     """One call of the program."""
 
     def __init__(self, args: argparse.Namespace, given: list[str], console: Console) -> None:
-        workload = Workload(args.input_tokens, args.output_tokens, args.range_ratio)
         self._args = args
         self._given = given
         self._console = console
-        self._plan = Plan(workload, args.concurrency, args.repeats, args.num_prompts, args.warmup, args.seed)
+        self._plan = _plan(args)
         self._machine = this_machine()
         self._date = datetime.now().astimezone()
         self._probed: Probed | None = None
@@ -69,7 +82,7 @@ class ServeBenchmark:
         self._announce(self._probed)
         self._session = Session(self._probed, self._plan)
         await self._session.warm_up()
-        with _Bars(self._console, args.repeats) as bars:
+        with Bars(self._console, args.repeats) as bars:
             await self._session.measure_all(bars.run_begins, bars.one_done)
 
     def finish(self) -> int:
@@ -104,13 +117,14 @@ class ServeBenchmark:
             command=["python", "-m", "benchmarks.serve", *without_secret(self._given)],
             settings={
                 "endpoint": args.endpoint,
-                "input_tokens": args.input_tokens,
-                "output_tokens": args.output_tokens,
-                "range_ratio": args.range_ratio,
+                **workload_settings(args),
+                "levels": [str(level) for level in self._plan.levels],
                 "repeats": args.repeats,
-                "num_prompts": args.num_prompts,
+                "num_prompts": self._plan.num_prompts,
                 "warmup": args.warmup,
                 "seed": args.seed,
+                "goal_ttft_s": args.goal_ttft_s,
+                "goal_tpot_s": args.goal_tpot_s,
             },
             server={"url": args.url, **probed.facts},
             machine=self._machine,
@@ -118,44 +132,33 @@ class ServeBenchmark:
         )
 
 
-class _Bars:
-    """Drawn when a request has ended, and only then: a clock of its own would take time from the server."""
-
-    def __init__(self, console: Console, repeats: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True)
-        self._repeats = repeats
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def run_begins(self, concurrency: int, repeat: int, requests: int) -> None:
-        title = f"c={concurrency}, run {repeat} of {self._repeats}"
-        self._task = self._progress.add_task(title, total=requests)
-        self._progress.refresh()
-
-    def one_done(self) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, advance=1, refresh=True)
+def _plan(args: argparse.Namespace) -> Plan:
+    """Without a rate, a closed loop; with one, `--concurrency` is a cap, and by default there is none."""
+    num_prompts, caps = args.num_prompts, args.concurrency
+    if args.request_rate and caps is None:
+        num_prompts = num_prompts or _OPEN_LOOP_PROMPTS
+        caps = [num_prompts]
+    levels = [Level(rate, cap) for rate in args.request_rate or [math.inf] for cap in caps or _CONCURRENCY]
+    goals = Goals(args.goal_ttft_s, args.goal_tpot_s)
+    return Plan(workload_of(args), levels, args.repeats, num_prompts, args.warmup, args.seed, goals)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("python -m benchmarks.serve", "Closed loop, streamed, new random prompts in every run.")
+    parser = new_parser("python -m benchmarks.serve", "Closed or open loop, streamed, new prompts in every run.")
     add = parser.add_argument
     add("--url", default="http://127.0.0.1:8080", help="of the server, with or without /v1")
-    add("--concurrency", type=counts, default="1,8,32", metavar="N,N", help="requests in flight")
-    add("--input-tokens", type=positive, default=128, metavar="N", help="mean length of a prompt")
-    add("--output-tokens", type=positive, default=64, metavar="N", help="mean length of an answer")
-    add("--range-ratio", type=ratio, default=0.5, metavar="R", help="lengths are uniform in N*(1-R) to N*(1+R)")
+    flight = "requests in flight; default: 1,8,32, and no limit where a rate is given"
+    add("--concurrency", type=counts, metavar="N,N", help=flight)
+    rate = "open loop: requests a second, Poisson arrivals; inf: all at once"
+    add("--request-rate", type=rates, metavar="R,R", help=rate)
+    add_workload_flags(parser)
     add("--endpoint", choices=tuple(PATHS), default="completions", help="which API is asked")
     add("--model", metavar="NAME", help="default: the first that the server lists")
     add("--api-key", metavar="KEY", help="sent as a bearer token; never stored")
-    add("--num-prompts", type=positive, metavar="N", help="requests of a run; default: 4 x concurrency, at least 8")
+    requests = f"requests of a run; default: 4 x concurrency, at least 8; without a limit {_OPEN_LOOP_PROMPTS}"
+    add("--num-prompts", type=positive, metavar="N", help=requests)
+    add("--goal-ttft-ms", type=milliseconds, dest="goal_ttft_s", metavar="MS", help="for goodput: longest good TTFT")
+    add("--goal-tpot-ms", type=milliseconds, dest="goal_tpot_s", metavar="MS", help="for goodput: longest good TPOT")
     add("--repeats", type=positive, default=3, metavar="N", help="runs at each concurrency")
     add("--warmup", type=not_negative, default=4, metavar="N", help="requests before the first run that do not count")
     add("--seed", type=int, metavar="N", help="of prompts and lengths; default: a new one, which is printed")

@@ -1,4 +1,4 @@
-"""Figures as text: for one server, and for several side by side."""
+"""The figures of one server as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from benchmarks.metrics import Spread, runs_by_concurrency
+from benchmarks.metrics import Spread, runs_by_level
 from benchmarks.records import TOKENS_ASKED_AGAIN, TOKENS_UNKNOWN, BenchmarkResult, Run, RunMetrics
 
 UNKNOWN = "-"
@@ -21,6 +21,9 @@ class Figure:
     get: Callable[[RunMetrics], float | None]
     scale: float = 1.0
     digits: int = 1
+    more_is_better: bool = False
+    is_optional: bool = False
+    """Left out where no run knows it."""
 
     def spread(self, runs: Sequence[Run]) -> Spread | None:
         """Over these runs, in the unit of the title."""
@@ -32,7 +35,7 @@ class Figure:
         return f"{value:.{self.digits}f}"
 
 
-TOKENS_PER_S = Figure("output tokens/s", lambda run: run.output_tokens_per_s)
+TOKENS_PER_S = Figure("output tokens/s", lambda run: run.output_tokens_per_s, more_is_better=True)
 TTFT_P50 = Figure("TTFT p50, ms", lambda run: run.ttft_p50_s, 1e3, 0)
 TTFT_P99 = Figure("TTFT p99, ms", lambda run: run.ttft_p99_s, 1e3, 0)
 TPOT_P50 = Figure("TPOT p50, ms", lambda run: run.tpot_p50_s, 1e3)
@@ -42,6 +45,8 @@ E2E_P50 = Figure("end to end p50, s", lambda run: run.e2e_p50_s, 1, 2)
 FIGURES = (
     TOKENS_PER_S,
     Figure("requests/s", lambda run: run.requests_per_s, 1, 2),
+    Figure("goodput, requests/s", lambda run: run.goodput_per_s, 1, 2, is_optional=True),
+    Figure("sent late p99, ms", lambda run: run.late_p99_s, 1e3, is_optional=True),
     TTFT_P50,
     TTFT_P99,
     TPOT_P50,
@@ -54,8 +59,11 @@ FIGURES = (
     Figure("client, % of a core", lambda run: run.client_cpu, 100),
 )
 """The rows of one server's table."""
-COMPARED = (TOKENS_PER_S, TTFT_P50, TTFT_P99, TPOT_P50, TPOT_P99, E2E_P50)
-"""The rows for each concurrency when servers are put side by side."""
+COUNTS: tuple[tuple[str, Callable[[RunMetrics], int]], ...] = (
+    ("failed", lambda run: run.failed),
+    ("short", lambda run: run.short),
+)
+"""Rows that should be 0."""
 
 
 @dataclass(frozen=True)
@@ -82,32 +90,21 @@ class TextTable:
 
 
 def one_server(result: BenchmarkResult) -> TextTable:
-    """A column for each concurrency: the median of its runs, and the lowest and highest."""
-    levels = runs_by_concurrency(result.runs)
-    rows = [[figure.title, *(_cell(figure, runs) for runs in levels.values())] for figure in FIGURES]
-    rows += [[title, *(_counted(runs, count) for runs in levels.values())] for title, count in _COUNTS]
+    """A column for each level: the median of its runs, and the lowest and highest."""
+    levels = runs_by_level(result.runs)
+    cells = {figure: [spread_cell(figure, runs) for runs in levels.values()] for figure in FIGURES}
+    rows = [[figure.title, *row] for figure, row in cells.items() if not figure.is_optional or {*row} != {UNKNOWN}]
+    rows += [[title, *(counted_cell(runs, count) for runs in levels.values())] for title, count in COUNTS]
     repeats = max(len(runs) for runs in levels.values())
     title = (
         f"{result.label}: median (lowest to highest) of {repeats} runs" if repeats > 1 else f"{result.label}: one run"
     )
-    return TextTable(title, ["", *(f"c={level}" for level in levels)], rows)
-
-
-def side_by_side(results: Sequence[BenchmarkResult]) -> TextTable:
-    """A column for each result; in brackets the ratio to the first."""
-    grouped = [runs_by_concurrency(result.runs) for result in results]
-    rows = []
-    for level in sorted({level for levels in grouped for level in levels}):
-        runs = [levels.get(level, []) for levels in grouped]
-        rows += [[f"c={level}  {figure.title}", *_compared(figure, runs)] for figure in COMPARED]
-        for title, count in _COUNTS:
-            rows.append([f"c={level}  {title}", *(_counted(each, count) for each in runs)])
-    return TextTable("Medians (ratio to the first)", ["", *(result.label for result in results)], rows)
+    return TextTable(title, ["", *map(str, levels)], rows)
 
 
 def notes(result: BenchmarkResult) -> list[str]:
     """What a reader of the figures has to know."""
-    runs = [run for like in runs_by_concurrency(result.runs).values() for run in like]
+    runs = [run for like in runs_by_level(result.runs).values() for run in like]
     found = []
     if failed := sum(run.metrics.failed for run in runs):
         found.append(f"{failed} of {sum(run.metrics.requests for run in runs)} requests FAILED: {_reasons(runs)}")
@@ -124,13 +121,8 @@ def notes(result: BenchmarkResult) -> list[str]:
     return found
 
 
-_COUNTS: tuple[tuple[str, Callable[[RunMetrics], int]], ...] = (
-    ("failed", lambda run: run.failed),
-    ("short", lambda run: run.short),
-)
-
-
-def _cell(figure: Figure, runs: Sequence[Run]) -> str:
+def spread_cell(figure: Figure, runs: Sequence[Run]) -> str:
+    """The median, and of several runs the lowest and the highest."""
     spread = figure.spread(runs)
     if spread is None:
         return UNKNOWN
@@ -138,27 +130,15 @@ def _cell(figure: Figure, runs: Sequence[Run]) -> str:
     return median if len(runs) == 1 else f"{median} ({low} to {high})"
 
 
-def _compared(figure: Figure, runs: Sequence[Sequence[Run]]) -> list[str]:
-    spreads = [figure.spread(each) for each in runs]
-    first = spreads[0].median if spreads[0] else None
-    return [_ratio_cell(figure, spread, first if position else None) for position, spread in enumerate(spreads)]
-
-
-def _ratio_cell(figure: Figure, spread: Spread | None, first: float | None) -> str:
-    if spread is None:
-        return UNKNOWN
-    text = figure.number(spread.median)
-    return f"{text} ({spread.median / first:.2f}x)" if first else text
-
-
-def _counted(runs: Sequence[Run], count: Callable[[RunMetrics], int]) -> str:
+def counted_cell(runs: Sequence[Run], count: Callable[[RunMetrics], int]) -> str:
+    """How many, of all."""
     if not runs:
         return UNKNOWN
     return f"{sum(count(run.metrics) for run in runs)} of {sum(run.metrics.requests for run in runs)}"
 
 
 def _is_alarming(row: Sequence[str]) -> bool:
-    is_count = any(row[0].endswith(title) for title, _ in _COUNTS)
+    is_count = any(row[0].endswith(title) for title, _ in COUNTS)
     return is_count and any(cell != UNKNOWN and not cell.startswith("0 ") for cell in row[1:])
 
 

@@ -37,6 +37,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def milliseconds(text: str) -> float:
+    """A span of time; not nothing, not infinite."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError("milliseconds are a number that must be more than 0")
+    return value
+
+
 def temperature(text: str) -> float:
     """0, which is greedy, to 2."""
     value = _number(text)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 PREFIX = "VFASTML_"
 
-OTHERS = frozenset({"VFASTML_CACHE"})
+OTHERS = frozenset({"VFASTML_CACHE", "VFASTML_KERNELS_DIR"})
 """Known variables that are no flag's."""
 
 _SERVICE_LINK = re.compile(

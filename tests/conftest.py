@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.service import Service, running
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in a test may depend on a hub
+os.environ.setdefault("VFASTML_MEASURE_LIMITS", "never")  # no service that a test starts depends on the machine's speed
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as vfastml.text_engine does, for tests that load torch before it
 
 
@@ -24,7 +25,7 @@ def builtin_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of tiny random models with a byte tokenizer: `llama`, `qwen2`, `mistral` (sliding window of 24)."""
+    """Folders of tiny random models with a byte tokenizer: `llama`, `qwen2`, `qwen3`, `mistral` (sliding window of 24)."""
     from tests.tiny_models import save_tiny_models
 
     return save_tiny_models(tmp_path_factory.mktemp("tiny"))

@@ -27,7 +27,7 @@ CHAT = [{"role": "user", "content": "hi"}]
 
 
 def load(folder: Path, **options: Any) -> LLM:
-    config = EngineConfig(max_model_len=MAX_LEN, max_num_seqs=MAX_SEQS, kv_cache_memory=500_000)
+    config = EngineConfig(max_model_len=MAX_LEN, max_num_seqs=MAX_SEQS, kv_cache_memory=500_000, measure_limits="never")
     settings: dict[str, Any] = {
         "model_device": "cpu",
         "model_load_kwargs": {"dtype": "float32"},

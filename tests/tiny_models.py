@@ -16,6 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 SLIDING_WINDOW = 24
@@ -43,6 +45,7 @@ def save_tiny_models(folder: Path) -> dict[str, Path]:
     makers = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16)),
         "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=SLIDING_WINDOW)),
     }
     folders = {}

@@ -14,7 +14,7 @@ from vfastml.engine.dispatch_replies import Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationForward, TextGenerationReq
 from vfastml.engine.dispatch_result import GatheredReplies, TextGenerationResult
 from vfastml.errors import InvalidRequestError, UserError
-from vfastml.model_store import DEFAULT_MODEL, resolve_model
+from vfastml.model_store import DEFAULT_MODEL, profiles_folder, resolve_model
 from vfastml.model_store.progress import PhaseLines
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import load_engine
@@ -55,7 +55,9 @@ class LLM:
         defaults = forward_defaults(model_forward_kwargs)
         phases = PhaseLines(_say)
         stored = resolve_model(model_uri, token=options.token, revision=options.revision, progress=phases)
-        loaded = load_engine(stored.folder, config, phases, options=options, name=stored.model_id)
+        loaded = load_engine(
+            stored.folder, config, phases, options=options, name=stored.model_id, profiles=profiles_folder()
+        )
         self.model = stored.model_id
         self.limits = loaded.limits
         self.device, self.dtype = loaded.device, loaded.dtype

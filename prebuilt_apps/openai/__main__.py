@@ -83,7 +83,7 @@ def _check_listens(prog: str, kind: str, host: str, port: int, *, is_guarded: bo
         sys.exit(
             f"{prog}: --{kind}host {host} is open to other machines: {keys}say with --insecure that they may use it"
         )
-    bind = import_part("vfastml.entrypoints.serving", extra="api", prog=prog).bind
+    bind = import_part("vfastml.entrypoints.listening", extra="api", prog=prog).bind
     try:
         bind(host, port).close()
     except OSError as error:

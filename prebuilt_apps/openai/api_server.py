@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_pro
 from prebuilt_apps.variables import variable_of
 
 _PROG = "python -m prebuilt_apps.openai.api_server"
+_WORKER = (sys.executable, "-m", "prebuilt_apps.openai.gateway_worker")
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
@@ -23,6 +25,14 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=flag_types.port, default=8080, help="port to listen on; 0 takes a free one")
+    add(
+        "--workers",
+        type=flag_types.positive,
+        default=1,
+        metavar="N",
+        help="gateway processes on that port. Each is one of its own: /load, health and the bound on held requests are "
+        "those of the process that answers",
+    )
     add(
         "--model-server",
         action=Repeated,
@@ -83,17 +93,25 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
-    """Serve until SIGTERM. Exit codes: 0 stopped by a signal, 1 could not start, 2 wrong usage."""
+def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
+    """Serve until SIGTERM. Returns the exit status, or leaves by SystemExit with it: 0 stopped by a signal, 1 could not
+    start, 2 wrong usage."""
     parser = build_parser(prog)
     options = parser.parse(argv)
     warn_of_unknown_variables(parser)
-    gateway = import_part("vfastml.entrypoints.api_server", extra="api", prog=prog).FastMLServer
+    config_class = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=prog).GatewayConfig
     try:
-        gateway.configure(**settings_of(options))
+        settings = settings_of(options)
+        config = config_class(**settings)
     except ValueError as error:
         parser.error(str(error))
+    if options.workers > 1:
+        run_workers = import_part("vfastml.entrypoints.supervisor", extra="api", prog=prog).run_workers
+        return int(run_workers(_WORKER, options.workers, prog, config, options.host, options.port))
+    gateway = import_part("vfastml.entrypoints.api_server", extra="api", prog=prog).FastMLServer
+    gateway.configure(**settings)
     gateway.run(options.host, options.port)
+    return 0
 
 
 def _keys(options: argparse.Namespace) -> list[str]:
@@ -125,4 +143,4 @@ def _read_keys(file: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,7 +14,7 @@ from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
 from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
 from vfastml.model_store import DEFAULT_MODEL
-from vfastml.text_engine.engine_config import EngineConfig
+from vfastml.text_engine.engine_config import DECODERS, MEASURING, QUANTIZATIONS, EngineConfig
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
@@ -47,6 +47,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--served-model-name", action=Repeated, metavar="NAME", help="name for clients; repeatable")
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
+    add("--decoder", default="auto", choices=DECODERS, help="auto takes the fastest that can run the model")
+    add("--quantization", choices=QUANTIZATIONS, help="8-bit weights and activations, on a CPU; default: none")
     add("--rpc-host", default="127.0.0.1", metavar="HOST", help="address that gateways connect to")
     free = "port that gateways connect to; 0 takes a free one"
     add("--rpc-port", type=flag_types.port, default=6500, metavar="PORT", help=free)
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="JSON",
         help="an object of defaults that a request may override, such as '{\"top_p\": 0.9}'",
     )
+    add("--profile", metavar="DIR", help="trace a few warm steps with torch's profiler, into a file in this folder")
     _add_sizes(parser)
 
 
@@ -70,18 +73,27 @@ def _add_sizes(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     count = flag_types.positive
     add("--max-model-len", type=count, metavar="TOKENS", help="of prompt and answer together; default: the model's")
-    add("--max-num-seqs", type=count, metavar="N", help="sequences in the running batch; default 64, on a GPU 256")
-    add(
-        "--max-num-batched-tokens",
-        type=count,
-        metavar="TOKENS",
-        help="tokens computed in one step; default 128 (float32: 64), on a GPU 8192",
-    )
+    add("--max-num-seqs", type=count, metavar="N", help="sequences in the running batch; default: measured")
+    add("--max-num-batched-tokens", type=count, metavar="TOKENS", help="computed in one step; default: measured")
     add(
         "--kv-cache-memory",
         type=flag_types.memory,
         metavar="SIZE",
         help="such as 300MB, 1GiB or plain bytes; default: a quarter of the free memory up to 2GiB, on a GPU 85%%",
+    )
+    _add_targets(parser)
+
+
+def _add_targets(parser: argparse._ActionsContainer) -> None:
+    add = parser.add_argument
+    span = flag_types.milliseconds
+    add("--target-tpot-ms", type=span, metavar="MS", help="measured sizes keep a text's tokens within so long")
+    add("--target-ttft-ms", type=span, metavar="MS", help="measured sizes let one step compute a prompt within so long")
+    add(
+        "--measure-limits",
+        default="auto",
+        choices=MEASURING,
+        help="time steps for sizes that are not given: at the first start of this model here, never, or again",
     )
 
 
@@ -128,7 +140,13 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
             kv_cache_memory=options.kv_cache_memory,
+            target_tpot_ms=options.target_tpot_ms,
+            target_ttft_ms=options.target_ttft_ms,
+            measure_limits=options.measure_limits,
+            decoder=options.decoder,
+            quantization=options.quantization,
         ),
+        trace_folder=options.profile,
         served_model_names=options.served_model_name or (),
         rpc_host=options.rpc_host,
         rpc_port=options.rpc_port,

@@ -32,6 +32,7 @@ class FakeServer:
     chunked: bool = True
     bodies: list[dict[str, Any]] = field(default_factory=list)
     hanging: threading.Event = field(default_factory=threading.Event)
+    port: int = 0
     url: str = ""
 
     @property
@@ -47,8 +48,8 @@ class FakeServer:
 
 @contextmanager
 def serving(fake: FakeServer) -> Iterator[FakeServer]:
-    """On a free port; `fake.url` says where."""
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
+    """On its port, or a free one; `fake.url` says where."""
+    http = ThreadingHTTPServer(("127.0.0.1", fake.port), type("Handler", (_Handler,), {"fake": fake}))
     http.daemon_threads = True
     fake.url = f"http://127.0.0.1:{http.server_address[1]}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -71,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path == "/v1/models":
             self._json(200, {"object": "list", "data": [{"id": "fake", "object": "model", "owned_by": "nobody"}]})
+        elif self.path == "/health":
+            self._json(200, {})
         elif self.path == "/version":
             self._json(200, {"version": "1.2.3"})
         else:

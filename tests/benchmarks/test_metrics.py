@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from benchmarks.metrics import Spread, measure, percentile, runs_by_concurrency
+from benchmarks.metrics import Goals, Spread, measure, percentile, runs_by_level
+from benchmarks.records import Level
 from tests.benchmarks.results import record, run
+
+
+def closed(concurrency: int) -> Level:
+    return Level(math.inf, concurrency)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +90,37 @@ def test_spread() -> None:
 def test_an_interrupted_run_counts_only_where_there_is_no_whole_one() -> None:
     whole, cut = run([record()], 1), run([record()], 1, interrupted=True)
     alone = run([record()], 8, interrupted=True)
-    assert runs_by_concurrency([alone, cut, whole]) == {1: [whole], 8: [alone]}
+    assert list(runs_by_level([alone, cut, whole]).items()) == [(closed(1), [whole]), (closed(8), [alone])]
+
+
+def test_runs_of_another_rate_are_not_alike() -> None:
+    slow, fast, free = (run([record()], 8, request_rate=rate) for rate in (0.5, 2.0, None))
+    assert [str(level) for level in runs_by_level([free, fast, slow])] == ["0.5/s, c=8", "2/s, c=8", "c=8"]
+
+
+@pytest.mark.parametrize(
+    ("goals", "good"),
+    [
+        (Goals(ttft_s=0.2), 3),
+        (Goals(ttft_s=0.19), 1),
+        (Goals(tpot_s=0.11), 3),
+        (Goals(tpot_s=0.09), 1),
+        (Goals(ttft_s=0.2, tpot_s=0.09), 1),
+        (Goals(ttft_s=0.05, tpot_s=0.01), 0),
+    ],
+)
+def test_goodput_counts_requests_that_met_every_goal(goals: Goals, good: int) -> None:
+    single = record(chunks_s=[0.1], output_tokens=1)  # no second token: no TPOT to miss
+    silent = record(chunks_s=[])  # no TTFT is no good TTFT
+    failed = record(error="broke")
+    metrics = measure([record(), record(), single, silent, failed], 0.0, goals)
+    assert metrics.goodput_per_s == pytest.approx(good / metrics.wall_s)
+
+
+def test_no_goals_no_goodput() -> None:
+    assert measure([record()], 0.0).goodput_per_s is None
+
+
+def test_lateness_is_of_open_loops() -> None:
+    assert measure([record(), record()], 0.0).late_p99_s is None
+    assert measure([record(late_s=0.0), record(late_s=0.5)], 0.0).late_p99_s == pytest.approx(0.495)

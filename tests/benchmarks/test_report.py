@@ -27,9 +27,9 @@ def test_side_by_side_with_ratios_to_the_first(files: list[str], capsys: pytest.
     shown = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.out.splitlines() if line.startswith("|")]
     assert rows[0] == ["", "fast", "slow"]
-    assert ["c=1  output tokens/s", "8.3", "4.2 (0.50x)"] in rows
-    assert ["c=1  TTFT p50, ms", "200", "400 (2.00x)"] in rows
-    assert ["c=1  TPOT p50, ms", "100.0", "200.0 (2.00x)"] in rows
+    assert ["c=1  output tokens/s", "8.3", "4.2 2.00x"] in rows
+    assert ["c=1  TTFT p50, ms", "200", "400 0.50x"] in rows
+    assert ["c=1  TPOT p50, ms", "100.0", "200.0 0.50x"] in rows
     assert ["c=1  failed", "0 of 1", "1 of 2"] in rows
     assert ["c=4  output tokens/s", "16.7", "-"] in rows
     assert "slow: 1 of 2 requests FAILED: 1 x broke" in shown.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,44 @@ def test_fields_that_a_server_refuses_are_left_out(tmp_path: Path, refused: set[
         assert body.keys() & {"ignore_eos", "min_tokens", "generation_config"} == sent
 
 
+def test_an_open_loop_with_goals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    goals = ["--goal-ttft-ms", "60000", "--goal-tpot-ms", "0.000001"]
+    status, result = measured(FakeServer(), tmp_path, "--request-rate", "200,inf", *goals)
+    assert status == 0
+    assert [(run.request_rate, run.concurrency, len(run.records)) for run in result.runs] == [(200, 6, 6), (None, 6, 6)]
+    assert [run.metrics.goodput_per_s for run in result.runs] == [0, 0]
+    assert result.settings["levels"] == ["200/s, c=6", "c=6"]
+    shown = capsys.readouterr().out
+    assert "200/s, c=6" in shown
+    assert "goodput, requests/s" in shown
+    assert "sent late p99" in shown
+
+
+def test_an_open_loop_may_be_capped(tmp_path: Path) -> None:
+    _, result = measured(FakeServer(), tmp_path, "--request-rate", "5000", "--concurrency", "1")
+    (run,) = result.runs
+    spans = sorted((record.started_s, record.started_s + record.e2e_s) for record in run.records)
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
+    assert run.metrics.late_p99_s
+    assert all(record.late_s <= record.started_s for record in run.records)
+
+
+def test_questions_like_those_of_mt_bench(tmp_path: Path) -> None:
+    fake = FakeServer()
+    _, result = measured(fake, tmp_path, "--concurrency", "1", "--prompts", "mt-bench", "--endpoint", "chat")
+    assert all("\n\nThen: " in body["messages"][0]["content"] for body in fake.streamed)
+    assert (result.settings["prompts"], result.settings["input_tokens"]) == ("mt-bench", None)
+
+
+def test_prompts_that_share_a_prefix(tmp_path: Path) -> None:
+    fakes = [FakeServer(), FakeServer()]
+    for number, fake in enumerate(fakes):
+        measured(fake, tmp_path / str(number), "--concurrency", "1", "--prompts", "shared-prefix")
+    beginnings = [{" ".join(body["prompt"].split()[:6]) for body in fake.streamed} for fake in fakes]
+    assert [len(each) for each in beginnings] == [1, 1]
+    assert beginnings[0] != beginnings[1]
+
+
 def test_chat(tmp_path: Path) -> None:
     fake = FakeServer()
     measured(fake, tmp_path, "--concurrency", "1", "--endpoint", "chat")
@@ -165,7 +204,18 @@ def test_no_server_there_is_one_line(url: str, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--concurrency", "0"], ["--range-ratio", "1"], ["--repeats", "x"], ["--warmup", "-1"], ["--conc", "1"]],
+    [
+        ["--concurrency", "0"],
+        ["--range-ratio", "1"],
+        ["--repeats", "x"],
+        ["--warmup", "-1"],
+        ["--conc", "1"],
+        ["--request-rate", "0"],
+        ["--request-rate", "nan"],
+        ["--goal-ttft-ms", "0"],
+        ["--prompts", "poems"],
+        ["--shared-share", "1"],
+    ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

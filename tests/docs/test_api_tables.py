@@ -56,6 +56,12 @@ def test_load_table_names_only_what_is_there_and_all_that_is_counted() -> None:
     assert {*answer} - {"servers"} <= written
 
 
+def test_models_table_is_what_is_told_of_a_model() -> None:
+    (answer,) = [json.loads(example.answer) for example in EXAMPLES if example.path == "/v1/models"]
+    written = {name for row in table(section(API, "## Models"), "Field") for name in code_spans(row[0])}
+    assert written == {*answer["data"][0]["vfastml"]}
+
+
 def test_error_rows_are_the_error_classes_and_the_codes_given_in_their_place() -> None:
     written = {_key(row) for row in ERROR_ROWS}
     classes = {_as_row(error) for error in _error_classes()}

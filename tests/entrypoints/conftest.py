@@ -12,10 +12,12 @@ import pytest
 import uvloop
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
+from tests.entrypoints.running_gateway import Running
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.drain import DrainGate
 from vfastml.entrypoints.gateway_config import GatewayConfig
-from vfastml.entrypoints.serving import GatewayServer, bind
+from vfastml.entrypoints.listening import bind
+from vfastml.entrypoints.serving import GatewayServer
 
 
 @pytest.fixture
@@ -87,6 +89,23 @@ def serve() -> Iterator[Serve]:
 @pytest.fixture
 def live(serve: Serve, engine: FakeDispatchEngine) -> LiveGateway:
     return serve(Gateway(GatewayConfig(keep_alive_s=0.2, access_log="all"), engine))
+
+
+Start = Callable[[list[str]], Running]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Running] = []
+
+    def start_one(command: list[str]) -> Running:
+        started.append(Running(command))
+        return started[-1]
+
+    yield start_one
+    for running in started:
+        running.process.kill()
+        running.process.communicate()
 
 
 def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:

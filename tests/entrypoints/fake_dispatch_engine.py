@@ -27,6 +27,9 @@ from vfastml.errors import RequestCancelledError, VFastMLError
 MODEL = ServedModel(
     "tiny", uri="builtin:tiny", aliases=["tiny-alias", "builtin:tiny"], max_model_len=512, created=1700000000
 )
+LIMITS = Limits(
+    512, 8, 64, 40, 16, 1000, measured=True, tpot_ms=12.5, decode_tokens_per_s=640.0, prefill_tokens_per_s=1500.0
+)
 
 Script = Callable[[DispatchTask], Awaitable[None]]
 
@@ -141,9 +144,11 @@ class FakeDispatchEngine:
                 0.0,
                 0,
                 load,
-                Limits(max_model_len=512),
+                LIMITS,
                 (MODEL,),
                 "cpu",
+                "bfloat16",
+                "hf",
             )
             for port in (6500, 6501)
         ]

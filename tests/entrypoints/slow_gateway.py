@@ -1,8 +1,10 @@
-"""A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times."""
+"""A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times; or as often as
+the second argument says."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
@@ -13,16 +15,17 @@ from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 
 
-async def speak_slowly(task: DispatchTask) -> None:
+async def speak_slowly(task: DispatchTask, pause_s: float = 0.1) -> None:
     assert isinstance(task.request, TextGenerationReq)
     words = task.request.sampling.max_tokens or 1
     task.add_accepted(Accepted(task.request_id, 1))
     for number in range(words):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(pause_s)
         task.add_delta(Delta(task.request_id, 0, f"{number} ", None, "length" if number == words - 1 else None))
     task.finish(Finished(task.request_id, Usage(1, words)))
 
 
 if __name__ == "__main__":
     config = GatewayConfig(drain_timeout_s=float(sys.argv[1]))
-    Gateway(config, FakeDispatchEngine(speak_slowly)).run(port=0)
+    script = functools.partial(speak_slowly, pause_s=float(sys.argv[2])) if len(sys.argv) > 2 else speak_slowly
+    Gateway(config, FakeDispatchEngine(script)).run(port=0)

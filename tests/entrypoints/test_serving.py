@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.e2e.service import free_port
-from tests.entrypoints.conftest import eventually
+from tests.entrypoints.conftest import Start, eventually
+from tests.entrypoints.running_gateway import REPOSITORY, Call, livez, slow_gateway
 from vfastml.engine.addresses import is_loopback
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
-from vfastml.entrypoints.serving import bind
+from vfastml.entrypoints.listening import bind
 
-REPOSITORY = Path(__file__).parents[2]
 API_SERVER = [sys.executable, "-m", "prebuilt_apps.openai.api_server"]
-
-
-class Running:
-    """A gateway process that has said where it listens."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
-        )
-        assert self.process.stdout is not None
-        self.greeting = self.process.stdout.readline()
-        self.url = re.findall(r"http://[^\s]+", self.greeting)[0]
-        eventually(lambda: livez(self.url), within_s=10)
-
-    def signal(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-
-    def exit_code(self) -> int:
-        return self.process.wait(10)
-
-    def stderr(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read()
-
-
-Start = Callable[[list[str]], Running]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    started: list[Running] = []
-
-    def start_one(command: list[str]) -> Running:
-        started.append(Running(command))
-        return started[-1]
-
-    yield start_one
-    for running in started:
-        running.process.kill()
-        running.process.communicate()
-
-
-def slow_gateway(drain_timeout_s: float) -> list[str]:
-    return [sys.executable, "-m", "tests.entrypoints.slow_gateway", str(drain_timeout_s)]
-
-
-class Call(threading.Thread):
-    """One streamed request in the background."""
-
-    def __init__(self, url: str, words: int) -> None:
-        super().__init__()
-        self.text = ""
-        self._url = url
-        self._words = words
-        self.start()
-        eventually(lambda: "0 " in self.text)
-
-    def run(self) -> None:
-        body = {"prompt": "x", "max_tokens": self._words, "stream": True}
-        # A connection that is cut is for the test to notice, by the text.
-        with (
-            contextlib.suppress(httpx.TransportError),
-            httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=20) as response,
-        ):
-            for piece in response.iter_text():
-                self.text += piece
-
-    def whole_text(self) -> str:
-        self.join(20)
-        return self.text
 
 
 def test_open_requests_are_finished_and_new_ones_refused(start: Start) -> None:
@@ -186,20 +111,14 @@ def test_another_asgi_server_serves_it_complete(prefix: str) -> None:
     assert "Traceback" not in output
 
 
-def livez(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/livez").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 def outcome(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*API_SERVER, *arguments], capture_output=True, text=True, timeout=30, cwd=REPOSITORY)
 
 
-def test_a_taken_port_is_one_line_and_code_1() -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_taken_port_is_one_line_and_code_1(workers: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = outcome("--port", str(taken.getsockname()[1]))
+        result = outcome("--port", str(taken.getsockname()[1]), "--workers", workers)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert "in use" in result.stderr
@@ -211,8 +130,9 @@ def test_a_host_that_cannot_be_is_one_line_and_code_1() -> None:
     assert result.stderr == "Cannot listen on a..b port 8080: no host can have that name.\n"
 
 
-def test_wide_open_needs_keys_or_a_word() -> None:
-    result = outcome("--host", "0.0.0.0", "--port", "0")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_wide_open_needs_keys_or_a_word(workers: str) -> None:
+    result = outcome("--host", "0.0.0.0", "--port", "0", "--workers", workers)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert "keys" in result.stderr
@@ -233,6 +153,8 @@ def test_wide_open_with_the_word_or_keys(start: Start, option: list[str]) -> Non
         (["--model-server", "http://x"], "bad model server endpoint"),
         (["--api-key", ""], "API key is empty"),
         (["--drain-timeout", "-1"], "must not be negative"),
+        (["--workers", "0"], "--workers: must be a whole number, at least 1"),
+        (["--workers", "2", "--root-path", "llm"], "bad root path"),
     ],
 )
 def test_wrong_usage_is_code_2(arguments: list[str], complaint: str) -> None:

@@ -99,6 +99,18 @@ async def test_models(client: httpx.AsyncClient) -> None:
         "root": "tiny",
         "parent": None,
         "max_model_len": 512,
+        "vfastml": {
+            "decoder": "hf",
+            "device": "cpu",
+            "dtype": "bfloat16",
+            "max_num_seqs": 8,
+            "max_num_batched_tokens": 64,
+            "kv_cache_tokens": 640,
+            "tpot_ms": 12.5,
+            "decode_tokens_per_s": 640.0,
+            "prefill_tokens_per_s": 1500.0,
+            "measured": True,
+        },
     }
     assert (await client.get("/v1/models/tiny-alias")).json() == body["data"][1]
     assert (await client.get("/v1/models/builtin:tiny")).json()["root"] == "tiny"

@@ -67,7 +67,7 @@ def text_server(tiny_models: dict[str, Path]) -> TextGenerationModelServerHF:
         model_device="cpu",
         model_load_kwargs={"torch_dtype": "float32"},
         model_forward_kwargs=TextGenerationForward(num_generations=2),
-        engine_config=EngineConfig(max_model_len=64, max_num_seqs=4, kv_cache_memory=500_000),
+        engine_config=EngineConfig(max_model_len=64, max_num_seqs=4, kv_cache_memory=500_000, measure_limits="never"),
     )
 
 

@@ -144,7 +144,8 @@ class Breaks(TextGenerationModelServerHF):
     def step(self):
         raise RuntimeError("out of cheese")
 
-Breaks(model_uri={folder!r}, rpc_port={port}, engine_config=EngineConfig(kv_cache_memory=2_000_000)).run_forever()
+config = EngineConfig(kv_cache_memory=2_000_000, measure_limits="never")
+Breaks(model_uri={folder!r}, rpc_port={port}, engine_config=config).run_forever()
 """
 
 

@@ -334,6 +334,34 @@ def test_output_that_cannot_be_encoded_fails_alone(link: ServerLink, port: int) 
         answers(gateway)
 
 
+def test_delta_that_cannot_be_encoded_fails_its_request_alone(link: ServerLink, port: int) -> None:
+    with joined(port) as gateway:
+        opened(link, gateway, "a", "b")
+        link.send([Delta("a", text="\ud800"), Finished("a"), Delta("b", text="x")], Load())
+        reply = gateway.next()
+        assert isinstance(reply, StepReply)
+        assert reply.deltas == [Delta("b", text="x")]
+        [failed] = reply.ended
+        assert isinstance(failed, Failed)
+        assert (failed.request_id, failed.kind) == ("a", "InternalServerError")
+        assert inbox(link) == Cancelled("a")
+        assert link.num_open == 1
+        answers(gateway)
+
+
+def test_step_that_is_too_large_for_one_message_fails_the_longest(
+    link: ServerLink, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with joined(port) as gateway:
+        opened(link, gateway, "a", "b")
+        monkeypatch.setattr(wire, "MAX_MESSAGE_BYTES", 300)
+        link.send([Delta("a", text="x" * 180), Delta("b", text="y" * 170)], Load())
+        reply = gateway.next()
+        assert isinstance(reply, StepReply)
+        assert reply.deltas == [Delta("b", text="y" * 170)]
+        assert [end.request_id for end in reply.ended] == ["a"]
+
+
 def test_gateway_that_is_gone_has_its_requests_dropped(link: ServerLink, port: int) -> None:
     gone, other = joined(port), joined(port)
     opened(link, gone, "a", "b")

@@ -27,7 +27,9 @@ DEFAULTS = {"temperature": 0.0, "top_p": 0.5, "max_tokens": 7, "stop": ["END"]}
 
 
 def make_server(folder: Path, **options: Any) -> TextGenerationModelServerHF:
-    config = EngineConfig(max_model_len=MAX_LEN, max_num_seqs=MAX_SEQS, kv_cache_memory=2_000_000)
+    config = EngineConfig(
+        max_model_len=MAX_LEN, max_num_seqs=MAX_SEQS, kv_cache_memory=2_000_000, measure_limits="never"
+    )
     settings: dict[str, Any] = {
         "model_load_kwargs": {"dtype": "float32"},
         "model_device": "cpu",

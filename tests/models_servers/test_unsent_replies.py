@@ -8,7 +8,7 @@ import pytest
 
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Finished, Output, StepReply, Tokenized
-from vfastml.models_servers.unsent_replies import Unsent, sendable
+from vfastml.models_servers.unsent_replies import Unsent, frame_of, sendable
 
 
 def told(unsent: Unsent) -> list[Any]:
@@ -44,11 +44,29 @@ def test_acceptance_goes_before_deltas() -> None:
     assert told(unsent) == [Accepted("b", 3), StepReply([Delta("a", 0, "x"), Delta("b", 0, "y")])]
 
 
-def test_forgotten_deltas_are_not_told() -> None:
+def test_what_is_forgotten_is_not_told() -> None:
     unsent = Unsent()
-    unsent.add(Delta("a", 0, "x"))
-    unsent.forget_deltas("a")
-    assert told(unsent) == []
+    for reply in (Delta("a", 0, "x"), Delta("b", 0, "y"), Finished("a"), Finished("b")):
+        unsent.add(reply)
+    unsent.forget("a")
+    assert told(unsent) == [StepReply([Delta("b", 0, "y")], [Finished("b")])]
+
+
+def test_who_is_to_blame_for_a_step_that_cannot_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsent = Unsent()
+    for name, text in (("good", "x"), ("bad", "\ud800"), ("longer", "x" * 50), ("worse", "\ud800")):
+        unsent.add(Delta(name, 0, text))
+        unsent.add(Delta(name, 1, text))
+    assert unsent.unsendable() == ["bad", "worse"]
+    unsent.forget("bad")
+    unsent.forget("worse")
+    monkeypatch.setattr(wire, "MAX_MESSAGE_BYTES", 100)  # enough for each alone, and not for all
+    assert unsent.unsendable() == ["longer"]
+
+
+def test_frames() -> None:
+    assert frame_of(Finished("a")) == wire.encode_reply(Finished("a"))
+    assert frame_of(StepReply([Delta("a", text="\ud800")])) is None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ class ContainerTools:
         (folder / "containers.conf").write_text(_CONF)
         settings, self._local_folders = pip_settings()
         (folder / "pip.conf").write_text(settings)
+        # proxies and the like; where the packages are is in the base
+        (folder / "apt.conf").write_text(run("apt-config", "dump", "Acquire"))
         # STORAGE_DRIVER=vfs, slow and large, where overlays cannot be mounted.
         driver = os.environ.get("STORAGE_DRIVER", "overlay")
         storage = [f"--storage-driver={driver}", f"--root={folder}/storage", f"--runroot={folder}/run"]
@@ -88,8 +90,9 @@ class ContainerTools:
         shutil.rmtree(context)
 
     def build(self, tag: str, tree: Path, dockerfile: str, base: str) -> None:
-        """One of our images, with the user's pip settings for the time of the build."""
+        """One of our images, with the user's pip and apt settings for the time of the build."""
         mounts = [f"--volume={path}:{path}:ro" for path in self._local_folders]
+        mounts += [f"--volume={self.folder}/apt.conf:/etc/apt/apt.conf.d/99user:ro"]
         secret = f"--secret=id=pip.conf,src={self.folder}/pip.conf"
         self._build(tag, tree, [f"--file={tree / dockerfile}", f"--build-arg=BASE={base}", secret, *mounts])
 

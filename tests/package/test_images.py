@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -131,3 +132,15 @@ def test_the_cache_can_be_written_and_the_rest_cannot(tools: ContainerTools) -> 
     code = "touch /cache/x && test -d /cache && ! touch /opt/vfastml/x /tmp/x"
     status, output = tools.run_to_end(MODEL, "-c", code, options=["--entrypoint=sh", "--read-only-tmpfs=false"])
     assert status == 0, output
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the kernels are for x86-64")
+def test_the_kernels_are_compiled_and_no_compiler_is_left(tools: ContainerTools) -> None:
+    code = (
+        "import ctypes, shutil\n"
+        "from vfastml.text_engine.cpu_kernels.build import library\n"
+        "from vfastml.text_engine.cpu_kernels.levels import LEVELS\n"
+        "for level in LEVELS: ctypes.CDLL(str(library(level)))\n"
+        "print([name for name in ('g++', 'gcc', 'c++', 'clang++') if shutil.which(name)])"
+    )
+    assert tools.run_to_end(MODEL, "-c", code, options=["--entrypoint=python3"]) == (0, "[]\n")

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from prebuilt_apps.commands import known_variables
+from prebuilt_apps.variables import OTHERS
 from tests.prebuilt_apps.scripted_server import ScriptedServer, scripted_server
 
 
 @pytest.fixture(autouse=True)
 def only_variables_that_a_test_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the cache, which may have been given for the run."""
-    for name in known_variables() - {"VFASTML_CACHE"}:
+    """But for those that say where things are kept, which may have been given for the run."""
+    for name in known_variables() - OTHERS:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -73,6 +73,7 @@ def test_help_shows_each_variable(command: str) -> None:
     ("variable", "text", "value"),
     [
         ("VFASTML_PORT_NUMBER", "9000", 9000),
+        ("VFASTML_WORKERS", "4", 4),
         ("VFASTML_MODEL_URI", "./here", "./here"),
         ("VFASTML_DTYPE", "float32", "float32"),
         ("VFASTML_KV_CACHE_MEMORY", "1KiB", 1024),
@@ -113,6 +114,7 @@ def test_repeated_flag_replaces_its_variable(monkeypatch: pytest.MonkeyPatch) ->
     ("variable", "text"),
     [
         ("VFASTML_PORT_NUMBER", "tcp://10.0.0.1:80"),
+        ("VFASTML_WORKERS", "two"),
         ("VFASTML_DTYPE", "int3"),
         ("VFASTML_INSECURE", "maybe"),
         ("VFASTML_MAX_NUM_SEQS", "0"),

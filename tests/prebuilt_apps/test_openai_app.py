@@ -17,7 +17,7 @@ import pytest
 
 from prebuilt_apps.openai import api_server, model_server
 from prebuilt_apps.openai.__main__ import build_parser, main
-from tests.e2e.service import free_port
+from tests.e2e.service import free_port, wait_until
 from tests.models_servers.started_process import PATIENCE_S, StartedProcess, complaints
 
 APP = "prebuilt_apps.openai"
@@ -57,6 +57,15 @@ def process_of(app: StartedProcess, module: str) -> psutil.Process:
     return found
 
 
+def listening_at(url: str, app: StartedProcess) -> list[psutil.Process]:
+    port = int(url.rpartition(":")[2])
+    found = []
+    for process in processes_of(app):
+        sockets = [each for each in process.net_connections("tcp") if each.laddr.port == port]
+        found += [process for each in sockets if each.status == psutil.CONN_LISTEN]
+    return found
+
+
 def url_of(app: StartedProcess) -> str:
     """Once the app says that it can be called."""
     app.wait_for("Try: curl")
@@ -80,6 +89,24 @@ def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Pat
         app.process.send_signal(signal.SIGINT)
         assert app.status() == 0
         assert "Traceback" not in app.output
+
+
+def test_several_gateways_serve_and_ctrl_c_stops_all(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    with started(tmp_path, tiny_models["llama"], "--workers", 2, "--api-key", "geheim") as app:
+        url, key = url_of(app), {"x-api-key": "geheim"}
+        wait_until(lambda: len(listening_at(url, app)) == 2, PATIENCE_S, "both listen")
+        for _ in range(12):
+            body = {"messages": "Hi", "max_tokens": 2}
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=key, timeout=PATIENCE_S)
+            assert answer.status_code == 200
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        processes = processes_of(app)
+        assert len(processes) == 4, "a model server, a supervisor and two workers"
+        assert "geheim" not in " ".join(word for process in processes for word in process.cmdline())
+        app.process.send_signal(signal.SIGINT)
+        assert app.status() == 0
+        assert not any(process.is_running() for process in processes)
+        assert [app.output.count(words) for words in ("VFastML listens", "Try: curl", "Traceback")] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(("module", "name"), [("model_server", "model server"), ("api_server", "gateway")])

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.tiny_models import byte_tokenizer
-from vfastml.text_engine.detokenizer import Decode, Detokenizer, StopStrings
+from vfastml.text_engine.detokenizer import Decode, StopStrings, WindowDetokenizer
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
 
 REPLACEMENT = "\ufffd"
@@ -53,7 +53,7 @@ def spm_bytes(text: str) -> list[int]:
 
 
 def streamed(decode: Decode, prompt: Sequence[int], tokens: Sequence[int]) -> list[str]:
-    detokenizer = Detokenizer(decode, prompt)
+    detokenizer = WindowDetokenizer(decode, prompt)
     return [*(detokenizer.push(token) for token in tokens), detokenizer.flush()]
 
 

@@ -10,8 +10,15 @@ import pytest
 import torch
 
 from tests.oracle import assert_same_tokens, forced_logits, generate, load_oracle
+from tests.text_engine.decoder_kinds import DECODERS
 from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_requests import SamplingParams
+
+
+@pytest.fixture(params=DECODERS)
+def decoder(request: pytest.FixtureRequest) -> str:
+    """Each test is run once for each decoder."""
+    return str(request.param)
 
 
 def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int, bool]]:
@@ -25,15 +32,19 @@ def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int,
     return requests
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("budget", [7, 64])
-def test_packed_chunked_preempted_and_shared_equals_alone(tiny_models: dict[str, Path], name: str, budget: int) -> None:
+def test_packed_chunked_preempted_and_shared_equals_alone(
+    tiny_models: dict[str, Path], name: str, budget: int, decoder: str
+) -> None:
+    head_dim = 16 if name == "qwen3" else 8
     driver = EngineDriver.load(
         tiny_models[name],
         dtype="float32",
         max_num_batched_tokens=budget,
         max_num_seqs=16,
-        kv_cache_memory=32 * 16 * 3 * 2 * 2 * 8 * 4,  # 32 blocks of 16 tokens, 3 layers, 2 KV heads of 8, float32
+        kv_cache_memory=32 * 16 * 3 * 2 * 2 * head_dim * 4,  # 32 blocks of 16 tokens, 3 layers, 2 KV heads, float32
+        decoder=decoder,
     )
     oracle = load_oracle(tiny_models[name])
     requests = mixed_requests(random.Random(budget), 24)
@@ -64,13 +75,14 @@ def as_transformers_says(altering: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("budget", [7, 64])
-def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path], budget: int) -> None:
+def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path], budget: int, decoder: str) -> None:
     driver = EngineDriver.load(
         tiny_models["llama"],
         dtype="float32",
         max_num_batched_tokens=budget,
         max_num_seqs=16,
         kv_cache_memory=32 * 16 * 3 * 2 * 2 * 8 * 4,
+        decoder=decoder,
     )
     oracle = load_oracle(tiny_models["llama"])
     requests = mixed_requests(random.Random(budget + 1), 24)
@@ -92,8 +104,8 @@ def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path
     assert load.chunked_prefills > 0
 
 
-def test_penalised_choices_of_one_request(tiny_models: dict[str, Path]) -> None:
-    driver = EngineDriver.load(tiny_models["llama"], dtype="float32")
+def test_penalised_choices_of_one_request(tiny_models: dict[str, Path], decoder: str) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", decoder=decoder)
     oracle = load_oracle(tiny_models["llama"])
     prompt = [9, 8, 7] * 7
     sampling = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, **PENALTY)
@@ -104,8 +116,8 @@ def test_penalised_choices_of_one_request(tiny_models: dict[str, Path]) -> None:
     assert [driver.tokens(request_id, index) for index in range(3)] == [expected] * 3
 
 
-def test_scores_are_the_models_own_log_probabilities(tiny_models: dict[str, Path]) -> None:
-    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+def test_scores_are_the_models_own_log_probabilities(tiny_models: dict[str, Path], decoder: str) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
     oracle = load_oracle(tiny_models["llama"])
     hot = {"temperature": 1.3, "top_k": 40, "seed": 3, "min_tokens": 5}
     kinds: list[tuple[dict[str, Any], int]] = [({"temperature": 0.0}, 1), ({**hot, **PENALTY, **BIAS}, 3)]
@@ -134,8 +146,8 @@ def test_sliding_window_matters_in_the_test_above(tiny_models: dict[str, Path]) 
     assert generate(oracle, prompt, 8, ignore_eos=True) != with_window
 
 
-def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str, Path]) -> None:
-    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str, Path], decoder: str) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
     oracle = load_oracle(tiny_models["llama"])
     rng, requests = random.Random(1), []
     for _ in range(12):
@@ -149,8 +161,8 @@ def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str
         assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 30, ignore_eos=True))
 
 
-def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str, Path]) -> None:
-    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16)
+def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str, Path], decoder: str) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
     oracle = load_oracle(tiny_models["llama"])
     sampling = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
     prompts = [[number, 5, 6] * 10 for number in range(8)]
@@ -164,8 +176,10 @@ def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str,
         assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 20, ignore_eos=True))
 
 
-def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(tiny_models: dict[str, Path]) -> None:
-    driver = EngineDriver.load(tiny_models["llama"], dtype="float32")
+def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(
+    tiny_models: dict[str, Path], decoder: str
+) -> None:
+    driver = EngineDriver.load(tiny_models["llama"], dtype="float32", decoder=decoder)
     oracle = load_oracle(tiny_models["llama"])
     prompt = [9, 8, 7] * 7
     request_id = driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True), n=4)
@@ -178,8 +192,8 @@ def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(tiny_model
 
 
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not compute in bfloat16")
-def test_seeded_bfloat16_text_does_not_depend_on_neighbours(builtin_folder: Path) -> None:
-    driver = EngineDriver.load(builtin_folder, dtype="bfloat16", kv_cache_memory=100_000_000)
+def test_seeded_bfloat16_text_does_not_depend_on_neighbours(builtin_folder: Path, decoder: str) -> None:
+    driver = EngineDriver.load(builtin_folder, dtype="bfloat16", kv_cache_memory=100_000_000, decoder=decoder)
     rng = random.Random(0)
 
     def words(count: int) -> list[int]:

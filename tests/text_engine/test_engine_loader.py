@@ -98,7 +98,8 @@ def test_model_with_more_tokens_than_the_tokenizer(tmp_path: Path) -> None:
 
 def test_warm_up_leaves_nothing_behind(tiny_models: dict[str, Path]) -> None:
     phases: list[str] = []
-    loaded = load_engine(tiny_models["llama"], EngineConfig(device="cpu", max_model_len=64), phases.append)
+    config = EngineConfig(device="cpu", max_model_len=64, measure_limits="never")
+    loaded = load_engine(tiny_models["llama"], config, phases.append)
     load = loaded.engine.load()
     assert (load.running, load.waiting, load.open_requests) == (0, 0, 0)
     assert load.free_blocks == load.total_blocks

@@ -15,6 +15,8 @@ from tests.oracle import logits_processors
 from vfastml.text_engine import sampler
 from vfastml.text_engine.sampler import Draw, Sampler, uniform
 from vfastml.text_engine.sampling import SampledToken, Sampling
+from vfastml.text_engine.scheduler import ScheduledRow
+from vfastml.text_engine.sequence import Sequence as TokenSequence
 
 EOS = 3
 
@@ -192,11 +194,11 @@ def test_scores_are_of_the_unaltered_logits_and_only_where_asked_for(rows: list[
     kinds: list[dict[str, Any]] = [altered, {"temperature": 0.0}, {"output_scores": True}, {}]
     draws = [draw(row, seed=row, **kind) for row, kind in zip(rows, kinds, strict=False)]
     sampled = Sampler([EOS]).sample(logits.clone(), draws)
-    for row, kind, (token, score) in zip(rows, kinds, sampled, strict=False):
+    for row, kind, one in zip(rows, kinds, sampled, strict=False):
         if "output_scores" in kind:
-            assert score == pytest.approx(float(logits[row].log_softmax(-1)[token]), abs=1e-6)
+            assert one.score == pytest.approx(float(logits[row].log_softmax(-1)[one.token]), abs=1e-6)
         else:
-            assert score is None
+            assert one.score is None
     assert sampled[0].token == 4
 
 
@@ -267,3 +269,45 @@ def test_uniform_is_spread_over_zero_to_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-square, 19 degrees: 1 in 1,000
     monkeypatch.setattr(sampler, "_mix", lambda value: 2**64 - 1)
     assert uniform(0, 0, 0) < 1.0
+
+
+# -- the rows of a step
+
+
+def row(forks: int = 0, **sampling: Any) -> ScheduledRow:
+    asked = Sampling(max_tokens=1 << 20, **sampling)
+    return ScheduledRow(TokenSequence("r", [1, 2, 3], asked, arrival=0, forks=forks), 3, True)
+
+
+GREEDY_ROWS: list[dict[str, Any]] = [{"forks": 2}, {}, {"min_tokens": 9, "ignore_eos": True}, {"top_p": 0.1}]
+OTHERS: list[dict[str, Any]] = [
+    {"temperature": 1.0},
+    {"min_tokens": 9},
+    {"output_scores": True},
+    {"logit_bias": {7: 1e6}},
+    {"repetition_penalty": 1.5},
+]
+
+
+@pytest.mark.parametrize("other", [None, *OTHERS])
+def test_rows_get_what_their_draws_get(other: dict[str, Any] | None) -> None:
+    asked = [{"temperature": 0.0, **each} for each in (*GREEDY_ROWS, *([other] if other else []))]
+    rows = [row(**each) for each in asked]
+    assert all(each.sequence.takes_argmax for each in rows) == (other is None)
+    logits = random_logits(len(rows), 50)
+    logits[:, EOS] = 9.0  # what a row gets that may end
+    draws = [
+        Draw(number, each.sequence.sampling, choice, 0, each.sequence.tokens)
+        for number, each in enumerate(rows)
+        for choice in range(1 + each.sequence.forks)
+    ]
+    sampled = Sampler([EOS]).sample_rows(logits.clone(), rows)
+    assert [len(each) for each in sampled] == [1 + each.sequence.forks for each in rows]
+    assert [one for each in sampled for one in each] == Sampler([EOS]).sample(logits.clone(), draws)
+
+
+def test_argmax_alone_needs_no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "Draw", None)
+    rows = [row(temperature=0.0, **each) for each in GREEDY_ROWS]
+    sampled = Sampler([EOS]).sample_rows(torch.eye(4), rows)
+    assert sampled == [[SampledToken(number)] * len(sampled[number]) for number in range(4)]

@@ -189,3 +189,26 @@ def test_integrity_check_sees_a_wrong_count() -> None:
     scheduler.schedule()
     with pytest.raises(AssertionError, match="count"):
         scheduler.blocks.check_integrity([])
+
+
+def test_integrity_check_sees_a_row_that_would_write_into_a_shared_block() -> None:
+    scheduler, model = make_scheduler(), FakeModel()
+    scheduler.add(make_sequence([1] * 6, 0, forks=1))
+    model.run(scheduler)
+    scheduler.blocks.check_integrity(scheduler.running)
+    scheduler.running[0].num_writable = 8
+    with pytest.raises(AssertionError, match="not for it to write"):
+        scheduler.blocks.check_integrity(scheduler.running)
+
+
+def test_batch_names_those_that_were_admitted() -> None:
+    scheduler, model = make_scheduler(num_blocks=6), FakeModel()
+    old, young = make_sequence([1] * 8, 0), make_sequence([2] * 8, 1)
+    for sequence in (old, young):
+        scheduler.add(sequence)
+    assert scheduler.schedule().admitted == (old, young)
+    assert scheduler.schedule().admitted == ()
+    while scheduler.num_preemptions == 0:
+        model.run(scheduler)
+    scheduler.remove(old)
+    assert scheduler.schedule().admitted == (young,)

@@ -63,15 +63,16 @@ class Rows:
 
     def inputs(self) -> BatchInputs:
         spans = [(before, before + new) for before, new in self.lengths]
-        tokens = sum(new for _, new in self.lengths)
+        query_starts = np.cumsum([0, *(new for _, new in self.lengths)], dtype=np.int32)
         return BatchInputs(
-            input_ids=torch.zeros(tokens, dtype=torch.int64),
+            input_ids=torch.zeros(int(query_starts[-1]), dtype=torch.int64),
             position_ids=torch.cat([torch.arange(*span) for span in spans]),
             slots=torch.cat([slots_of(table, *span) for table, span in zip(self.tables, spans, strict=True)]),
             logits_index=torch.tensor([], dtype=torch.int64),
-            query_lens=tuple(new for _, new in self.lengths),
-            context_lens=tuple(end for _, end in spans),
-            block_tables=tuple(self.tables),
+            query_starts=query_starts,
+            context_lens=np.array([end for _, end in spans], dtype=np.int32),
+            block_tables=np.concatenate(self.tables, dtype=np.int32),
+            block_starts=np.cumsum([0, *map(len, self.tables)], dtype=np.int32),
         )
 
     def expected(self, row: int, options: AttentionOptions) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +19,7 @@ from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.text_engine import text_request
 from vfastml.text_engine.batch_inputs import build_batch_inputs
-from vfastml.text_engine.detokenizer import Decode
+from vfastml.text_engine.detokenizer import Decode, NewDetokenizer, WindowDetokenizer
 from vfastml.text_engine.engine_loader import LoadedEngine
 from vfastml.text_engine.prompt_encoder import PromptEncoder
 from vfastml.text_engine.sampling import SampledToken, Sampling, settle_sampling
@@ -76,8 +77,8 @@ def scripted(
     max_model_len: int = 256,
 ) -> EngineDriver:
     limits = Limits(max_model_len, max_num_seqs, budget, num_blocks, BLOCK)
-    engine = TextEngine(ScriptedRunner(script), decode, limits, [END])
-    return EngineDriver(LoadedEngine(engine, PromptEncoder(byte_tokenizer()), limits, "cpu", "float32"))
+    engine = TextEngine(ScriptedRunner(script), partial(WindowDetokenizer, decode), limits, [END])
+    return EngineDriver(LoadedEngine(engine, PromptEncoder(byte_tokenizer()), limits, "cpu", "float32", "hf"))
 
 
 def answer_to(driver: EngineDriver, sampling: SamplingParams, **fields: Any) -> Answer:
@@ -340,8 +341,8 @@ def test_request_that_fails_while_it_forks_leaves_nothing_behind(monkeypatch: py
     request_id = driver.add([A] * 5, SamplingParams(max_tokens=5), n=3)
 
     class SecondForkFails(text_request.Choice):
-        def __init__(self, sequence: Sequence, encoded: EncodedRequest, decode: Decode) -> None:
-            super().__init__(sequence, encoded, decode)
+        def __init__(self, sequence: Sequence, encoded: EncodedRequest, new: NewDetokenizer) -> None:
+            super().__init__(sequence, encoded, new)
             if sequence.index == 2:
                 raise RuntimeError("no third choice")
 

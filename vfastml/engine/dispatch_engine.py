@@ -157,8 +157,7 @@ class DispatchEngine:
     def _on_reply(self, endpoint: str, reply: Reply) -> None:
         match reply:
             case StepReply():
-                for delta in reply.deltas:
-                    self._requests.on_delta(endpoint, delta)
+                self._requests.on_deltas(endpoint, reply.deltas)
                 for ended in reply.ended:
                     self._requests.on_terminal(endpoint, ended)
             case Accepted():

@@ -34,6 +34,14 @@ class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
     block_size: int = 0
     """Tokens in a KV block."""
     kv_cache_bytes: int = 0
+    measured: bool = False
+    """Whether steps of this model were measured on this machine; if not, the speeds below are zero."""
+    tpot_ms: float = 0.0
+    """Of a step in which max_num_seqs sequences get a token each."""
+    decode_tokens_per_s: float = 0.0
+    """Of all these sequences together, while nothing else runs."""
+    prefill_tokens_per_s: float = 0.0
+    """Of prompts, in steps of max_num_batched_tokens."""
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -48,6 +56,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     limits: Limits = Limits()
     device: str = "cpu"
     dtype: str = ""
+    decoder: str = ""
+    """What computes a text model, such as `hf`: transformers' own modules."""
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, gc=False):

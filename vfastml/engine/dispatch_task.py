@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Terminal, Timings, Usage
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import ANSWER_TO, DispatchRequestResult, error_in, result_of
+from vfastml.engine.merged_deltas import merged_by_choice
+from vfastml.engine.progress import Progress
 from vfastml.errors import InternalServerError, VFastMLError
+
+_MANY_WAITING = 32
+"""Deltas that nobody has taken. With more they are merged: a reader that is stuck costs its text, and little more."""
 
 
 class DispatchTask:
     """A request under way. Take its answer whole (`get_result`) or as it comes (`async for delta in task`), not both:
-    each delta is handed out once.
+    each delta is handed out once. Whoever takes them much more slowly than they come gets fewer and longer ones.
 
     Stopping to wait is a cancel: of `get_result`, and of the iterator when it is closed, dropped or cancelled.
     `add_...`, `finish` and `fail` are for the engine that made the task; all is for the event loop's thread.
@@ -31,10 +35,12 @@ class DispatchTask:
         self.timings: Timings | None = None
         self._on_cancel = on_cancel
         self._accepted: Accepted | None = None
-        self._deltas: deque[Delta] = deque()
+        self._deltas: list[Delta] = []
+        self._merge_beyond = _MANY_WAITING
         self._answer: Terminal | None = None
         self._error: VFastMLError | None = None
-        self._progressed = asyncio.Event()
+        self.progress = Progress()
+        """Told when a delta or the end has come. The tasks of one response share one: see Arrivals."""
         self._accepted_or_ended = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -70,13 +76,22 @@ class DispatchTask:
     async def next_delta(self) -> Delta | None:
         """The next delta; None at the end. Raises the VFastMLError of a request that failed, after its last delta."""
         while not self._deltas and not self.ended():
-            self._progressed.clear()
-            await self._progressed.wait()
+            await self.progress.wait()
         if self._deltas:
-            return self._deltas.popleft()
+            return self._deltas.pop(0)
         if self._error is not None:
             raise self._error
         return None
+
+    def take_deltas(self) -> list[Delta]:
+        """All that have come and were not handed out, without waiting."""
+        taken, self._deltas = self._deltas, []
+        return taken
+
+    @property
+    def error(self) -> VFastMLError | None:
+        """What it failed with, if it has."""
+        return self._error
 
     def add_accepted(self, accepted: Accepted) -> None:
         self._accepted = accepted
@@ -84,7 +99,10 @@ class DispatchTask:
 
     def add_delta(self, delta: Delta) -> None:
         self._deltas.append(delta)
-        self._progressed.set()
+        if len(self._deltas) > self._merge_beyond:
+            self._deltas = merged_by_choice(self._deltas)
+            self._merge_beyond = max(_MANY_WAITING, 2 * len(self._deltas))
+        self.progress.note()
 
     def finish(self, answer: Terminal) -> None:
         """The terminal, as the server sent it."""
@@ -105,7 +123,7 @@ class DispatchTask:
             self.usage, self.timings = self._answer.usage, self._answer.timings
         self._ended.set()
         self._accepted_or_ended.set()
-        self._progressed.set()
+        self.progress.note()
 
 
 class DeltaStream(AsyncIterator[Delta]):

@@ -7,7 +7,7 @@ an error that is decided here (cancelled, deadline, server lost, no server, shut
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -103,10 +103,11 @@ class OpenRequests:
         if (place := self._place_at(endpoint, accepted.request_id)) is not None:
             place.task.add_accepted(accepted)
 
-    def on_delta(self, endpoint: str, delta: Delta) -> None:
-        if (place := self._place_at(endpoint, delta.request_id)) is not None:
-            place.frame = None
-            place.task.add_delta(delta)
+    def on_deltas(self, endpoint: str, deltas: Iterable[Delta]) -> None:
+        for delta in deltas:
+            if (place := self._place_at(endpoint, delta.request_id)) is not None:
+                place.frame = None
+                place.task.add_delta(delta)
 
     def on_terminal(self, endpoint: str, terminal: Terminal) -> None:
         if (place := self._place_at(endpoint, terminal.request_id)) is None:

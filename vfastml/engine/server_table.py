@@ -56,6 +56,9 @@ class ServerView:
     limits: Limits
     models: tuple[ServedModel, ...]
     device: str
+    dtype: str = ""
+    decoder: str = ""
+    """What computes a text model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +264,8 @@ def _view(server: _Server, now: float) -> ServerView:
         limits=server.hello.limits if server.hello else Limits(),
         models=server.models,
         device=server.hello.device if server.hello else "",
+        dtype=server.hello.dtype if server.hello else "",
+        decoder=server.hello.decoder if server.hello else "",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,22 +13,24 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from vfastml import __version__
-from vfastml.engine.addresses import bracketed, is_loopback
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
 from vfastml.entrypoints.disconnect import DisconnectMiddleware
 from vfastml.entrypoints.drain import DrainGate, DrainMiddleware
 from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.health import health_routes
 from vfastml.entrypoints.http_errors import ErrorMiddleware, install_error_handlers
+from vfastml.entrypoints.listening import bind, claim, join
 from vfastml.entrypoints.openai.chat import chat_route
 from vfastml.entrypoints.openai.completions import completions_route
 from vfastml.entrypoints.openai.models import models_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
 from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
-from vfastml.entrypoints.serving import GatewayServer, bind
+from vfastml.entrypoints.serving import GatewayServer
+from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
 from vfastml.utils.logging import configure_logging
 
 _SHOWN_TO_PAGES = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
@@ -49,8 +51,8 @@ class Gateway:
         self._app: FastAPI | None = None
         self._gate = DrainGate()
         self._is_complete = False
-        self._advice: str | None = None
-        """How to call what `run` serves, shown once a model is there to answer."""
+        self._tell_ready: Callable[[], None] = lambda: None
+        """Called once a model is there to answer."""
 
     @property
     def app(self) -> FastAPI:
@@ -90,20 +92,26 @@ class Gateway:
 
     def run(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is open and return. Leaves by SystemExit 1, with one line on
-        stderr, when the address cannot be had, or may not be without keys."""
-        config = self._config
-        if not (is_loopback(host) or config.api_keys or config.insecure):
-            sys.exit(f"Refusing to listen on {host} without API keys: set some, or say that insecure is meant.")
-        try:
-            listener = bind(host, port)
-        except OSError as error:
-            sys.exit(f"Cannot listen on {host} port {port}: {error.strerror}.")
-        server = GatewayServer(self.build(), self._gate, config.drain_timeout_s, self.dispatch_engine.close)
-        with listener:
-            url = f"http://{bracketed(host)}:{listener.getsockname()[1]}"
-            _say(f"VFastML listens on {url}")
-            self._advice = _curl(url, with_key=bool(config.api_keys))
-            server.run(sockets=[listener])
+        stderr, when the address cannot be had, or may not be without keys.
+
+        This is one process. Several on one port are for the command line (`vfastml api-server --workers N`), whose
+        gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
+        with claim(bind, host, port, self._config) as listener:
+            greeting = Greeting(host, listener, with_key=bool(self._config.api_keys))
+            greeting.tell_address()
+            self._tell_ready = greeting.tell_example
+            self._server().run(sockets=[listener])
+
+    def run_worker(self, host: str, port: int, supervisor: SupervisorLine) -> None:
+        """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
+        part."""
+        with claim(join, host, port, self._config) as listener:
+            self._tell_ready = functools.partial(supervisor.tell, READY)
+            self._server(supervisor).run(sockets=[listener])
+
+    def _server(self, supervisor: SupervisorLine | None = None) -> GatewayServer:
+        drain_timeout_s = self._config.drain_timeout_s
+        return GatewayServer(self.build(), self._gate, drain_timeout_s, self.dispatch_engine.close, supervisor)
 
     def _complete(self) -> None:
         if not self._is_complete:
@@ -149,17 +157,16 @@ class Gateway:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         configure_logging(self._config.log_level)
         await self.dispatch_engine.start()
-        advising = asyncio.create_task(self._advise_when_ready())
+        waiting = asyncio.create_task(self._wait_ready())
         try:
             yield
         finally:
-            advising.cancel()
+            waiting.cancel()
             await self.dispatch_engine.close()
 
-    async def _advise_when_ready(self) -> None:
+    async def _wait_ready(self) -> None:
         await self.dispatch_engine.wait_ready()
-        if self._advice is not None:
-            _say(f"Try: {self._advice}")
+        self._tell_ready()
 
 
 class _CompletedApp(FastAPI):
@@ -177,14 +184,3 @@ class _CompletedApp(FastAPI):
 
 FastMLServer = Gateway()
 """The gateway of this process."""
-
-
-def _curl(url: str, *, with_key: bool) -> str:
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if with_key else ""
-    body = """{"messages": [{"role": "user", "content": "Hello!"}]}"""
-    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

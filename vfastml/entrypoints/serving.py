@@ -1,10 +1,9 @@
-"""A gateway as a process: its socket, its signals, and its orderly end."""
+"""A gateway as a process: its signals and its orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -16,10 +15,11 @@ from starlette.types import ASGIApp
 
 from vfastml.entrypoints.drain import DrainGate
 from vfastml.entrypoints.http_protocol import BoundedHttpProtocol
+from vfastml.entrypoints.supervisor_line import SERVING, SupervisorLine
+from vfastml.utils.garbage import settle_garbage_collection
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 2048
 _IDLE_CONNECTION_S = 75
 """Longer than the 60 s of common load balancers, so that we never close a connection that they are about to use."""
 _LAST_WORDS_S = 1
@@ -27,31 +27,18 @@ _LAST_WORDS_S = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; `port` 0 takes a free one. Raises OSError when it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except UnicodeError as error:
-        raise OSError(errno.EINVAL, "no host can have that name") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
 class GatewayServer(uvicorn.Server):
     """uvicorn, with signals of our own. On the first one the gate closes: new requests are refused while open ones go
-    on, for `drain_timeout_s`; then `fail_open` ends the rest. A second one ends the grace time. Both exit with 0."""
+    on, for `drain_timeout_s`; then `fail_open` ends the rest. A second one ends the grace time. Both exit with 0. The
+    end of the `supervisor` is like two signals."""
 
     def __init__(
-        self, app: ASGIApp, gate: DrainGate, drain_timeout_s: float, fail_open: Callable[[], Awaitable[None]]
+        self,
+        app: ASGIApp,
+        gate: DrainGate,
+        drain_timeout_s: float,
+        fail_open: Callable[[], Awaitable[None]],
+        supervisor: SupervisorLine | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -71,8 +58,16 @@ class GatewayServer(uvicorn.Server):
         self._gate = gate
         self._drain_timeout_s = drain_timeout_s
         self._fail_open = fail_open
+        self._supervisor = supervisor
         self._grace: asyncio.Task[bool] | None = None
         self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        settle_garbage_collection()
+        if self._supervisor is not None:
+            self._supervisor.tell(SERVING)
+            asyncio.get_running_loop().add_reader(self._supervisor, self._on_supervisor_gone, self._supervisor)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,10 +92,17 @@ class GatewayServer(uvicorn.Server):
         else:
             self._grace.cancel()
 
+    def _on_supervisor_gone(self, supervisor: SupervisorLine) -> None:
+        # Nobody would replace or stop this process, and it would keep the port from the next supervisor.
+        logger.error("The supervisor has gone.")
+        asyncio.get_running_loop().remove_reader(supervisor)
+        self._on_signal()
+        self._on_signal()
+
     async def _drain(self, grace: asyncio.Task[bool]) -> None:
         logger.info("Shutting down: %d open requests.", self._gate.open_requests)
         await asyncio.wait([grace])
-        if grace.cancelled() or not grace.result():
+        if self._gate.open_requests:
             logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
             await self._fail_open()
             await self._gate.wait_idle(_LAST_WORDS_S)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from vfastml.engine.arrivals import Arrivals
 from vfastml.engine.dispatch_replies import Delta, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import error_body, shown_to_client
@@ -25,10 +26,16 @@ _LINE_ENDS = (("\x85", b"\\u0085"), ("\u2028", b"\\u2028"), ("\u2029", b"\\u2029
 
 def event(body: dict[str, Any]) -> bytes:
     """One event."""
-    data = msgspec.json.encode(body)
-    for char, escaped in _LINE_ENDS:
-        data = data.replace(char.encode(), escaped)
-    return b"data: " + data + b"\n\n"
+    return b"data: " + event_json(body) + b"\n\n"
+
+
+def event_json(value: Any) -> bytes:
+    """JSON as it may stand in an event."""
+    data = msgspec.json.encode(value)
+    if not data.isascii():
+        for char, escaped in _LINE_ENDS:
+            data = data.replace(char.encode(), escaped)
+    return data
 
 
 class Wording(Protocol):
@@ -42,8 +49,11 @@ class Wording(Protocol):
 
 
 class EventStream(Response):
-    """Streams accepted tasks side by side, deltas in order of arrival, until all have finished: then `[DONE]`. A
+    """Streams accepted tasks side by side, the deltas of each in order, until all have finished: then `[DONE]`. A
     failure ends the stream with an error event and without `[DONE]`. However it ends, no task is left running.
+
+    What has come together leaves together, in one message; nothing waits for more to come. A client that does not keep
+    up gets fewer and longer deltas (see DispatchTask).
 
     A comment goes out after `keep_alive_s` of silence, because proxies cut connections that say nothing.
     """
@@ -60,47 +70,55 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            line = _Line(send)
-            await line.write(await self._stream(line))
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            # A task of its own: a coroutine is resumed through all those that wait for it, and at this place they are
+            # the layers of the whole app. Cancelled here, it is cancelled too.
+            last = await asyncio.create_task(self._stream(send))
+            await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             for task in self._tasks:
                 task.cancel()
 
-    async def _stream(self, line: _Line) -> bytes:
+    async def _stream(self, send: Send) -> bytes:
         """Write all deltas; the events that end the stream are returned."""
-        keeping_alive = asyncio.create_task(line.keep_alive(self._keep_alive_s))
-        writers = [asyncio.create_task(self._write_deltas(line, *each)) for each in enumerate(self._tasks)]
+        arrivals = Arrivals(self._tasks)
+        silence = _Silence(self._keep_alive_s, arrivals.wake)
         try:
-            await asyncio.gather(*writers)
+            while (deltas := await arrivals.next()) is not None:
+                events = b"".join([self._wording.delta(position, delta) for position, delta in deltas])
+                if not events and silence.is_long():
+                    events = KEEP_ALIVE
+                if events:
+                    silence.broken()
+                    await send({"type": "http.response.body", "body": events, "more_body": True})
             return self._wording.usage([task.usage or Usage() for task in self._tasks]) + DONE
         except Exception as error:
             return event(error_body(shown_to_client(error)))
         finally:
-            for running in (keeping_alive, *writers):
-                running.cancel()
-
-    async def _write_deltas(self, line: _Line, position: int, task: DispatchTask) -> None:
-        async for delta in task:
-            await line.write(self._wording.delta(position, delta))
+            silence.end()
 
 
-class _Line:
-    """The way to one client. Events are written whole, one message each, so that several writers may interleave."""
+class _Silence:
+    """Tells when nothing has been sent for `long_s` seconds. One timer, that is not touched by what is sent."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._written_at = time.monotonic()
+    def __init__(self, long_s: float, tell: Callable[[], None]) -> None:
+        self._long_s = long_s
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._since = time.monotonic()
+        self._timer = self._loop.call_later(long_s, self._look)
 
-    async def write(self, events: bytes) -> None:
-        if events:
-            self._written_at = time.monotonic()
-            await self._send({"type": "http.response.body", "body": events, "more_body": True})
+    def broken(self) -> None:
+        """Something is sent now."""
+        self._since = time.monotonic()
 
-    async def keep_alive(self, after_s: float) -> None:
-        while True:
-            silent_s = time.monotonic() - self._written_at
-            if silent_s >= after_s:
-                await self.write(KEEP_ALIVE)
-            else:
-                await asyncio.sleep(after_s - silent_s)
+    def is_long(self) -> bool:
+        return time.monotonic() - self._since >= self._long_s
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._since + self._long_s - time.monotonic()
+        if left_s <= 0:
+            self._tell()
+        self._timer = self._loop.call_later(left_s if left_s > 0 else self._long_s, self._look)

@@ -17,6 +17,8 @@ from vfastml.model_store.progress import Progress, ignore
 _MODELS = "models-v1"
 """Renamed when a conversion changes, so that folders made the old way are not used."""
 
+_PROFILES = "profiles-v1"
+
 _CACHE_IS_AT_FAULT = {
     errno.EACCES,
     errno.EDQUOT,
@@ -40,6 +42,14 @@ def cache_root() -> Path:
 def folder_of(name: str) -> Path:
     """Where the model of that name is, once it has been built."""
     return cache_root() / _MODELS / name
+
+
+def profiles_folder() -> Path | None:
+    """Where measurements of models are kept, beside the models; None for a user without a home."""
+    try:
+        return cache_root() / _PROFILES
+    except RuntimeError:
+        return None
 
 
 def build_once(name: str, build: Callable[[Path], None], progress: Progress = ignore) -> Path:

@@ -29,6 +29,7 @@ from vfastml.errors import VFastMLError
 from vfastml.models_servers.local_run import LocalRun
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
+from vfastml.utils.garbage import settle_garbage_collection
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,10 @@ class ModelServer:
         """For Hello."""
         return self.model_device, ""
 
+    def decoder(self) -> str:
+        """For Hello: what computes a text model."""
+        return ""
+
     # -- what is the same for all
 
     def report(self, phase: str, progress: float | None = None) -> None:
@@ -197,6 +202,7 @@ class ModelServer:
         began = time.monotonic()
         try:
             self._load_once()
+            settle_garbage_collection()
             hello = self._hello()
             self._link.send([], self.current_load())
             self._link.ready(hello)
@@ -219,7 +225,14 @@ class ModelServer:
         device, dtype = self.device_and_dtype()
         server_id = secrets.token_hex(8)
         return Hello(
-            wire.PROTOCOL, server_id, self.model_type, self.served_models(), self.limits(), device=device, dtype=dtype
+            wire.PROTOCOL,
+            server_id,
+            self.model_type,
+            self.served_models(),
+            self.limits(),
+            device=device,
+            dtype=dtype,
+            decoder=self.decoder(),
         )
 
     def _is_done(self) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedModel, Tokenized
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import UnsupportedError
-from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, profiles_folder, resolve_model
 from vfastml.models_servers.model_server import ModelServer, StartError
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
@@ -18,6 +19,7 @@ from vfastml.text_engine.engine_loader import load_engine
 from vfastml.text_engine.forward_defaults import forward_defaults
 from vfastml.text_engine.load_options import engine_config_for, load_options
 from vfastml.text_engine.request_encoder import RequestEncoder
+from vfastml.text_engine.step_trace import StepTrace, writable_folder
 from vfastml.text_engine.text_request import EncodedRequest
 
 
@@ -26,6 +28,7 @@ class TextGenerationModelServerHF(ModelServer):
 
     `model_load_kwargs` are the fields of LoadOptions, as transformers names them; `model_forward_kwargs`, a dict or a
     TextGenerationForward, are defaults that a request may override. An unknown one of either stops the start.
+    `trace_folder` gets a trace of a few warm steps (see StepTrace).
     """
 
     def __init__(
@@ -34,13 +37,16 @@ class TextGenerationModelServerHF(ModelServer):
         model_uri: str = DEFAULT_MODEL,
         *args: Any,
         engine_config: EngineConfig | None = None,
+        trace_folder: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model_type, model_uri, *args, **kwargs)
         self.engine_config = engine_config or EngineConfig()
+        self.trace_folder = trace_folder
 
     def load(self) -> None:
         """See ModelServer."""
+        trace_into = None if self.trace_folder is None else writable_folder(self.trace_folder)
         options = load_options(self.model_load_kwargs)
         config = engine_config_for(self.engine_config, self.model_device, options)
         defaults = forward_defaults(self.model_forward_kwargs)
@@ -50,8 +56,11 @@ class TextGenerationModelServerHF(ModelServer):
             raise StartError(str(error)) from error
         self._model_id = stored.model_id
         self._created = int(time.time())
-        self._loaded = load_engine(stored.folder, config, self.report, options=options, name=stored.model_id)
+        self._loaded = load_engine(
+            stored.folder, config, self.report, options=options, name=stored.model_id, profiles=profiles_folder()
+        )
         self._engine = self._loaded.engine
+        self._trace = None if trace_into is None else StepTrace(self._engine, trace_into)
         self._request_encoder = RequestEncoder(self._loaded.encoder, self._loaded.limits, defaults)
 
     def prepare(self, request: WorkReq) -> Work | Answer:
@@ -81,7 +90,12 @@ class TextGenerationModelServerHF(ModelServer):
 
     def step(self) -> Iterable[WorkReply]:
         """See ModelServer."""
-        return self._engine.step()
+        return self._engine.step() if self._trace is None else self._trace.step()
+
+    def close(self) -> None:
+        """See ModelServer."""
+        if self._trace is not None:
+            self._trace.close()
 
     def served_models(self) -> list[ServedModel]:
         """See ModelServer."""
@@ -99,6 +113,10 @@ class TextGenerationModelServerHF(ModelServer):
     def device_and_dtype(self) -> tuple[str, str]:
         """See ModelServer."""
         return self._loaded.device, self._loaded.dtype
+
+    def decoder(self) -> str:
+        """See ModelServer."""
+        return self._loaded.decoder
 
     def _tokenized(self, request: TokenizeReq) -> Tokenized:
         tokens = self._request_encoder.encode_prompt(

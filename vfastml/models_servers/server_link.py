@@ -6,7 +6,6 @@ and the I/O thread makes one StepReply of it for each gateway.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import queue
@@ -14,7 +13,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,9 +35,13 @@ from vfastml.engine.dispatch_replies import (
 )
 from vfastml.engine.dispatch_requests import CancelReq, Join, WorkReq
 from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
-from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, sendable
+from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, frame_of, sendable
 
 logger = logging.getLogger(__name__)
+
+# Plain numbers: each use of zmq's own flags would make an enum member anew, at every step.
+_FIRST_PART = int(zmq.NOBLOCK | zmq.SNDMORE)
+_LAST_PART = int(zmq.NOBLOCK)
 
 _BEAT_S = 0.2
 _MIN_BEAT_S = 0.02
@@ -47,6 +50,8 @@ _RETRY_S = 0.01
 """Until the next try to send to a gateway whose queue is full."""
 _RECEIVE_S = 0.005
 """For preparing requests before replies get their turn again."""
+_MANY_WAKES = 4096
+"""Read at once; what is left makes the next round start at once, and no more."""
 _LAST_WORDS_S = 1.0
 """For gateways whose queue is full, when the link closes."""
 
@@ -104,7 +109,7 @@ class ServerLink:
         """Which gateway has each open request."""
         self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
         self._announced: Hello | Goaway | None = None
-        self._last_status: Status | None = None
+        self._last_shown: tuple[str, int, int, int, int] | None = None
         self._next_beat_s = 0.0
 
     def open(self) -> int:
@@ -180,25 +185,30 @@ class ServerLink:
     def _wake(self) -> None:
         if self._context is None:
             return  # nobody sleeps before `open`
-        with contextlib.suppress(OSError):  # full: it has not slept since the last thousand wakes; or closed
+        try:
             self._wake_writer.send(b"\0")
+        except OSError:
+            return  # full: it has not slept since the last thousand wakes; or closed
 
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_reader, zmq.POLLIN)
         while not self._closing.is_set():
-            poller.poll(self._sleep_ms())
+            ready = [source for source, _ in poller.poll(self._sleep_ms())]
             try:
-                self._turn()
+                self._turn(ready)
             except Exception:
                 logger.exception("the link goes on after an error")
         self._last_turn()
 
-    def _turn(self) -> None:
-        self._drain_wakes()
+    def _turn(self, ready: Container[object]) -> None:
+        """One round. `ready` is what the poll has found: most rounds are a step's, and nothing has come in."""
+        if self._wake_reader.fileno() in ready:
+            self._wake_reader.recv(_MANY_WAKES)
         self._announce()
-        self._receive_some()
+        if self._router in ready:
+            self._receive_some()
         self._route_outbox()
         self._flush()
         self._beat()
@@ -213,11 +223,6 @@ class ServerLink:
         deadline = time.monotonic() + _LAST_WORDS_S
         while self._flush() and time.monotonic() < deadline:
             time.sleep(_RETRY_S)
-
-    def _drain_wakes(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._wake_reader.recv(4096):
-                continue
 
     def _sleep_ms(self) -> int:
         until = self._next_beat_s - time.monotonic()
@@ -264,7 +269,7 @@ class ServerLink:
         if self._routes.get(request_id) == identity:
             del self._routes[request_id]
             if identity in self._unsent:
-                self._unsent[identity].forget_deltas(request_id)
+                self._unsent[identity].forget(request_id)
             self.inbox.put(Cancelled(request_id))
 
     def _take(self, identity: bytes, request: WorkReq) -> None:
@@ -299,15 +304,19 @@ class ServerLink:
 
     def _beat(self) -> None:
         now = time.monotonic()
-        status = self._status()
-        last = self._last_status
-        changed = last is not None and (last.phase, _busy(last.load)) != (status.phase, _busy(status.load))
+        shown = self._shown_in_beats()
+        changed = self._last_shown is not None and self._last_shown != shown
         if now >= self._next_beat_s or (changed and now >= self._next_beat_s - _BEAT_S + _MIN_BEAT_S):
-            self._last_status = status
+            self._last_shown = shown
             self._next_beat_s = now + _BEAT_S
-            self._broadcast(status)
+            self._broadcast(self._status())
         elif changed:
             self._next_beat_s = min(self._next_beat_s, now + _MIN_BEAT_S)
+
+    def _shown_in_beats(self) -> tuple[str, int, int, int, int]:
+        """What a beat does not wait for when it changes."""
+        load = self._load
+        return self._phase, load.running, load.waiting, load.free_blocks, len(self._routes)
 
     def _status(self) -> Status:
         now, began = time.monotonic(), self._step_started_s
@@ -332,26 +341,47 @@ class ServerLink:
         identity = self._routes.get(reply.request_id)
         if identity is None:
             return  # cancelled, or its gateway is gone
+        if isinstance(reply, Delta):
+            self._unsent[identity].add(reply)  # whether it can be sent is seen when all of the step are encoded
+            return
         told = sendable(reply)
         if told is not reply:
             self.inbox.put(Cancelled(reply.request_id))
         self._unsent[identity].add(told)
-        if not isinstance(told, Delta):
-            del self._routes[reply.request_id]
+        del self._routes[reply.request_id]
 
     def _flush(self) -> bool:
         """Sends each gateway what it has not got. True if something is left because a queue is full."""
         for identity, unsent in list(self._unsent.items()):
-            while (message := unsent.next_message()) is not None and self._deliver(identity, message):
-                unsent.sent(message)
+            while (message := unsent.next_message()) is not None:
+                frame = frame_of(message)
+                if frame is None:
+                    self._fail_unsendable(unsent)
+                elif self._send(identity, frame):
+                    unsent.sent(message)
+                else:
+                    break
             if message is None:
                 del self._unsent[identity]
         return bool(self._unsent)
 
-    def _deliver(self, identity: bytes, reply: Reply) -> bool:
+    def _fail_unsendable(self, unsent: Unsent) -> None:
+        """What cannot travel must not hold up the others: its request fails instead."""
+        for request_id in unsent.unsendable():
+            unsent.forget(request_id)
+            unsent.add(Failed.of(request_id, InternalServerError("The answer could not be sent.")))
+            self._routes.pop(request_id, None)
+            self.inbox.put(Cancelled(request_id))
+
+    def _deliver(self, identity: bytes, reply: Reply) -> None:
+        """Now or, to a gateway that does not keep up, never."""
+        self._send(identity, wire.encode_reply(reply))
+
+    def _send(self, identity: bytes, frame: bytes) -> bool:
         """Never waits. False if the gateway's queue is full or the gateway is gone; then its requests are dropped."""
         try:
-            self._router.send_multipart([identity, wire.encode_reply(reply)], zmq.NOBLOCK)
+            self._router.send(identity, _FIRST_PART)
+            self._router.send(frame, _LAST_PART)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -365,10 +395,6 @@ class ServerLink:
         self._unsent.pop(identity, None)
         for request_id in [request_id for request_id, owner in self._routes.items() if owner == identity]:
             self._cancel(identity, request_id)
-
-
-def _busy(load: Load) -> tuple[int, int, int, int]:
-    return load.running, load.waiting, load.free_blocks, load.open_requests
 
 
 def _failed(request: WorkReq, error: Exception) -> Failed:

@@ -7,8 +7,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
-
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
     Accepted,
@@ -17,9 +15,11 @@ from vfastml.engine.dispatch_replies import (
     Failed,
     Finished,
     Output,
+    Reply,
     StepReply,
     Tokenized,
 )
+from vfastml.engine.merged_deltas import merged
 from vfastml.errors import InternalServerError
 
 logger = logging.getLogger(__name__)
@@ -47,15 +47,22 @@ class Unsent:
         if isinstance(reply, Delta):
             place = (reply.request_id, reply.index)
             earlier = self.deltas.get(place)
-            self.deltas[place] = reply if earlier is None else _merged(earlier, reply)
+            self.deltas[place] = reply if earlier is None else merged((earlier, reply))
         elif isinstance(reply, Finished | Failed):
             self.ended.append(reply)
         else:
             self.messages.append(reply)
 
-    def forget_deltas(self, request_id: str) -> None:
-        """Nobody waits for them any more."""
+    def forget(self, request_id: str) -> None:
+        """Nobody waits for its deltas any more, nor for its end."""
         self.deltas = {place: delta for place, delta in self.deltas.items() if delta.request_id != request_id}
+        self.ended = [end for end in self.ended if end.request_id != request_id]
+
+    def unsendable(self) -> list[str]:
+        """The requests to blame when the StepReply cannot travel: those with a delta that could not even do so alone;
+        if there is none, the one with the longest delta."""
+        alone = [delta.request_id for delta in self.deltas.values() if sendable(delta) is not delta]
+        return list(dict.fromkeys(alone)) or [max(self.deltas.values(), key=lambda delta: len(delta.text)).request_id]
 
     def next_message(self) -> Accepted | Answer | Output | StepReply | None:
         """To be sent now; None when all is told."""
@@ -71,19 +78,21 @@ class Unsent:
             self.messages.popleft()
 
 
-def sendable(reply: _R) -> _R | Failed:
-    """The reply, or a failure in the place of one that cannot travel: it must not hold up the others."""
+def frame_of(reply: Reply) -> bytes | None:
+    """What is sent; None if it cannot travel."""
     try:
-        frame = wire.encode_reply(StepReply([reply]) if isinstance(reply, Delta) else reply)
-        if len(frame) <= wire.MAX_MESSAGE_BYTES:
-            return reply
-        logger.error("a %s of %d bytes is too large for the wire", type(reply).__name__, len(frame))
+        frame = wire.encode_reply(reply)
     except Exception as error:  # whatever an author's value raises
         logger.error("a %s cannot be encoded", type(reply).__name__, exc_info=error)
+        return None
+    if len(frame) > wire.MAX_MESSAGE_BYTES:
+        logger.error("a %s of %d bytes is too large for the wire", type(reply).__name__, len(frame))
+        return None
+    return frame
+
+
+def sendable(reply: _R) -> _R | Failed:
+    """The reply, or a failure in the place of one that cannot travel: it must not hold up the others."""
+    if frame_of(StepReply([reply]) if isinstance(reply, Delta) else reply) is not None:
+        return reply
     return Failed.of(reply.request_id, InternalServerError("The answer could not be sent."))
-
-
-def _merged(earlier: Delta, later: Delta) -> Delta:
-    token_ids = None if later.token_ids is None else [*(earlier.token_ids or []), *later.token_ids]
-    scores = None if later.scores is None else [*(earlier.scores or []), *later.scores]
-    return msgspec.structs.replace(later, text=earlier.text + later.text, token_ids=token_ids, scores=scores)

@@ -2,69 +2,83 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
+from vfastml.text_engine.scheduler import ScheduledBatch
 
-IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchInputs:
-    """R rows of together T tokens, one after the other without padding."""
+    """R rows of together T tokens, one after the other without padding.
+
+    The tensors are on the device; the arrays stay on the host and are contiguous.
+    """
 
     input_ids: torch.Tensor
-    """[T] int64 on the device."""
+    """[T] int64."""
     position_ids: torch.Tensor
     """[T] int64: each token's place in its own sequence."""
     slots: torch.Tensor
     """[T] int64: where the KV of each token goes, block * block_size + offset."""
     logits_index: torch.Tensor
     """[S] int64: the last token of each row that samples."""
-    query_lens: tuple[int, ...]
-    """Tokens of each row in this step."""
-    context_lens: tuple[int, ...]
-    """Tokens of each row with KV after this step, its own included."""
-    block_tables: tuple[IntArray, ...]
-    """The blocks of each row, as many as its context needs."""
+    query_starts: Int32Array
+    """[R + 1]: row r's tokens are query_starts[r]:query_starts[r + 1]. The first is 0, the last T."""
+    context_lens: Int32Array
+    """[R]: tokens of each row with KV after this step, its own included."""
+    block_tables: Int32Array
+    """The blocks of all rows, one row after the other; of each as many as its context needs."""
+    block_starts: Int32Array
+    """[R + 1]: row r's blocks are block_tables[block_starts[r]:block_starts[r + 1]]."""
 
 
 def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.device) -> BatchInputs:
     """Packs the rows in their order. Takes only each row's new tokens and its block table as a whole: no work grows
-    with what a sequence has generated."""
-    tables = tuple(np.asarray(row.sequence.block_table, dtype=np.int64) for row in batch.rows)
-    positions = [_positions(row) for row in batch.rows]
-    slots = [
-        table[where // block_size] * block_size + where % block_size
-        for table, where in zip(tables, positions, strict=True)
-    ]
-    query_lens = tuple(row.num_tokens for row in batch.rows)
-    ends = np.cumsum(query_lens)
-    sampling = [row.samples for row in batch.rows]
+    with what a sequence has generated. numpy is called for all rows together, and one copy goes to the device."""
+    tokens: list[int] = []
+    last_tokens: list[int] = []
+    tables: list[array[int]] = []
+    token_ends, context_lens, block_ends = [0], [], [0]
+    for row in batch.rows:
+        sequence = row.sequence
+        start, table = sequence.num_computed, sequence.block_table
+        end = start + row.num_tokens
+        tokens += sequence.tokens[start:end]
+        tables.append(table)
+        token_ends.append(len(tokens))
+        context_lens.append(end)
+        block_ends.append(block_ends[-1] + len(table))
+        if row.samples:
+            last_tokens.append(len(tokens) - 1)
 
-    def on_device(array: IntArray) -> torch.Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
+    query_starts, contexts, block_starts = map(_int32, (token_ends, context_lens, block_ends))
+    block_tables = np.frombuffer(bytearray().join(tables), dtype=np.int32)
+    lengths = query_starts[1:] - query_starts[:-1]
+    # Counted from the back: the last token of a row is the last of its context.
+    positions = (contexts - query_starts[1:]).repeat(lengths) + np.arange(len(tokens))
+    blocks = block_tables[block_starts[:-1].repeat(lengths) + positions // block_size].astype(np.int64)
+    places = blocks * block_size + positions % block_size
+    parts = (np.array(tokens, dtype=np.int64), positions, places, np.array(last_tokens, dtype=np.int64))
+    on_device = torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
+    input_ids, position_ids, slots, logits_index = torch.split(on_device, [len(part) for part in parts])
     return BatchInputs(
-        input_ids=on_device(np.concatenate([_new_tokens(row) for row in batch.rows])),
-        position_ids=on_device(np.concatenate(positions)),
-        slots=on_device(np.concatenate(slots)),
-        logits_index=on_device(ends[sampling] - 1),
-        query_lens=query_lens,
-        context_lens=tuple(row.sequence.num_computed + row.num_tokens for row in batch.rows),
-        block_tables=tables,
+        input_ids=input_ids,
+        position_ids=position_ids,
+        slots=slots,
+        logits_index=logits_index,
+        query_starts=query_starts,
+        context_lens=contexts,
+        block_tables=block_tables,
+        block_starts=block_starts,
     )
 
 
-def _positions(row: ScheduledRow) -> IntArray:
-    start = row.sequence.num_computed
-    return np.arange(start, start + row.num_tokens, dtype=np.int64)
-
-
-def _new_tokens(row: ScheduledRow) -> IntArray:
-    start = row.sequence.num_computed
-    return np.asarray(row.sequence.tokens[start : start + row.num_tokens], dtype=np.int64)
+def _int32(numbers: list[int]) -> Int32Array:
+    return np.array(numbers, dtype=np.int32)

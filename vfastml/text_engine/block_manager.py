@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from vfastml.text_engine.sequence import Sequence
@@ -67,8 +67,9 @@ class BlockManager:
         return self._num_new_blocks(sequence, num_tokens) + self._needs_copy(sequence) <= self.num_free
 
     def extend(self, sequence: Sequence, num_tokens: int) -> list[tuple[int, int]]:
-        """Makes room for KV of the next `num_tokens` tokens. Returns the block copies (from, to) that must be done
-        before they are computed: a last block that others also read is replaced by a copy of its own."""
+        """Makes room for KV of the next `num_tokens` tokens; without it they may be as many as `num_writable` allows.
+        Returns the block copies (from, to) that must be done before they are computed: a last block that others also
+        read is replaced by a copy of its own."""
         copies: list[tuple[int, int]] = []
         if self._needs_copy(sequence):
             last = sequence.num_computed // self.block_size
@@ -78,12 +79,13 @@ class BlockManager:
             copies.append((shared, own))
         for _ in range(self._num_new_blocks(sequence, num_tokens)):
             sequence.block_table.append(self._take())
+        sequence.num_writable = len(sequence.block_table) * self.block_size
         return copies
 
     def commit(self, sequence: Sequence, num_tokens: int) -> None:
         """KV of the next `num_tokens` tokens is now in the cache: blocks that became full can be found by others."""
         sequence.num_computed += num_tokens
-        if not self._caching:
+        if not self._caching or sequence.num_computed < (sequence.num_registered + 1) * self.block_size:
             return
         num_full = sequence.num_computed // self.block_size
         self._hash_blocks(sequence, num_full)
@@ -99,6 +101,7 @@ class BlockManager:
         child.block_hashes = list(parent.block_hashes)
         child.num_computed = parent.num_computed
         child.num_registered = parent.num_registered
+        parent.num_writable = child.num_writable = 0
 
     def release(self, sequence: Sequence) -> None:
         """Gives all blocks back. The tail is reused before the head, so that the prefix stays findable longest."""
@@ -107,8 +110,9 @@ class BlockManager:
         sequence.block_table = array("i")
         sequence.num_computed = 0
         sequence.num_registered = 0
+        sequence.num_writable = 0
 
-    def check_integrity(self, sequences: Iterable[Sequence]) -> None:
+    def check_integrity(self, sequences: Collection[Sequence]) -> None:
         """Recounts everything from the live sequences. Raises AssertionError if a count or a list is wrong."""
         held = Counter(block for sequence in sequences for block in sequence.block_table)
         for number, block in enumerate(self._blocks):
@@ -118,6 +122,10 @@ class BlockManager:
                 _check(self._cached.get(block.key) == number, f"block {number}: its key leads elsewhere")
         for key, number in self._cached.items():
             _check(self._blocks[number].key == key, f"block {number}: cached under a key that is not its own")
+        for sequence in sequences:
+            writable = range(sequence.num_computed // self.block_size, self._blocks_for(sequence.num_writable))
+            for position in writable:
+                _check(held[sequence.block_table[position]] == 1, f"block {position} of a row is not for it to write")
 
     def _cached_prefix(self, sequence: Sequence) -> list[int]:
         """Cached blocks for the front of the sequence; never all of it, because the last token must be computed to get

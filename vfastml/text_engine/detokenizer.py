@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 Decode = Callable[[list[int]], str]
 """Token ids to text, special tokens left out."""
@@ -16,11 +17,25 @@ _MAX_UNDECODABLE = 32
 """Tokens without a whole character at their end, of which the first are then no longer decoded again."""
 
 
-class Detokenizer:
+class Detokenizer(Protocol):
     """Text of one growing list of tokens, in constant time for each token.
 
     The joined pieces equal `decode` of all the tokens (after the prompt's).
     """
+
+    def push(self, token: int) -> str:
+        """New text, if any: a character whose bytes have not all come is held back."""
+
+    def flush(self) -> str:
+        """What is still held back, when no more tokens come."""
+
+
+NewDetokenizer = Callable[[list[int]], Detokenizer]
+"""Makes the detokenizer of what comes after these prompt tokens."""
+
+
+class WindowDetokenizer:
+    """Detokenizer of any tokenizer: decodes the newest tokens after some that came before them."""
 
     def __init__(self, decode: Decode, prompt: Sequence[int]) -> None:
         self._decode = decode
@@ -35,7 +50,7 @@ class Detokenizer:
         self._settle()
 
     def push(self, token: int) -> str:
-        """New text, if any: a character whose bytes have not all come is held back."""
+        """See Detokenizer."""
         self._tokens.append(token)
         text = self._decode(self._tokens)[len(self._context) :]
         if text == self._text and not self._decode([token, token]):
@@ -56,7 +71,7 @@ class Detokenizer:
         return piece
 
     def flush(self) -> str:
-        """What is still held back, when no more tokens come."""
+        """See Detokenizer."""
         piece = self._text[self._given :]
         self._given = len(self._text)
         return piece

@@ -9,6 +9,13 @@ from fractions import Fraction
 BLOCK_SIZE = 16
 """Tokens in a KV block: small enough to waste little, large enough to keep block tables short."""
 
+DECODERS = ("auto", "hf", "fused", "fused-torch")
+"""What `decoder` may be."""
+QUANTIZATIONS = ("int8",)
+"""What `quantization` may be, beside None."""
+MEASURING = ("auto", "never", "again")
+"""What `measure_limits` may be."""
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -23,12 +30,26 @@ class EngineConfig:
     max_model_len: int | None = None
     """Tokens of prompt and answer together; default: what the model was made for, as far as the KV cache holds it."""
     max_num_seqs: int | None = None
-    """Sequences in the running batch; default 64 on a CPU, 256 on a GPU."""
+    """Sequences in the running batch; default: as many as raise the throughput, up to 64 on a CPU and 256 on a GPU."""
     max_num_batched_tokens: int | None = None
-    """Tokens computed in one step; default 128 on a CPU (64 in float32) so that a step stays short, 8192 on a GPU."""
+    """Tokens computed in one step; default: what prompts need to be computed at nearly full speed, on a CPU only as far
+    as a step stays short."""
     kv_cache_memory: int | None = None
     """Bytes for the KV cache; default: a share of the memory that is free once the model is loaded."""
     enable_prefix_caching: bool = True
+    decoder: str = "auto"
+    """`auto` (our own for the Llama family, transformers' modules for all others), `hf` (transformers'), `fused` (our
+    own, on a CPU with our kernels where they can be had) or `fused-torch` (our own without kernels)."""
+    quantization: str | None = None
+    """`int8`: 8-bit weights and activations, on a CPU; None: as `dtype` says."""
+    target_tpot_ms: float | None = None
+    """Milliseconds between the tokens of a text that the sizes above, where not given, are to keep to."""
+    target_ttft_ms: float | None = None
+    """Milliseconds within which one step computes a prompt, while there is no other request."""
+    measure_limits: str = "auto"
+    """Whether the sizes above that are not given come from measured steps: `auto` (of the first start of this model on
+    this machine), `never` (then they are 64 and 128, float32: 64, and on a GPU 256 and 8192) or `again` (of this
+    start)."""
 
 
 def parse_memory(text: str) -> int:

@@ -13,14 +13,17 @@ from transformers import AutoConfig
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.decoders.choice import load_decoder
+from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.decoder_check import check_decoder
-from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
 from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.limits import settle_limits
 from vfastml.text_engine.load_options import LoadOptions
+from vfastml.text_engine.measured_limits import measured_limits
 from vfastml.text_engine.model_kind import check_kind
 from vfastml.text_engine.model_runner import ModelRunner
+from vfastml.text_engine.profile_store import ProfileKey, ProfileStore
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
 from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_engine import TextEngine
@@ -41,6 +44,8 @@ class LoadedEngine:
     limits: Limits
     device: str
     dtype: str
+    decoder: str
+    """Its kind."""
 
 
 def load_engine(
@@ -50,31 +55,44 @@ def load_engine(
     *,
     options: LoadOptions = _PLAIN,
     name: str | None = None,
+    profiles: Path | None = None,
 ) -> LoadedEngine:
-    """Loads, checks and warms up; `report` is told of each phase, `name` is what errors call the model. Raises
-    UnsupportedError for a model that cannot be served, InvalidRequestError for settings that cannot work."""
+    """Loads, checks, measures and warms up; `report` is told of each phase, `name` is what errors call the model, and
+    `profiles` is the folder for what was measured (None: it is not kept). Raises UnsupportedError for a model that
+    cannot be served, InvalidRequestError for settings that cannot work."""
     name = name or folder.name
     check_kind(folder, name)
     device = settle_device(config.device)
     dtype = settle_dtype(config.dtype, folder, device)
     report("loading weights")
-    decoder = HFDecoder(load_hf_model(folder, name=name, device=device, dtype=dtype, options=options))
+    decoder = load_decoder(folder, config, options, name=name, device=device, dtype=dtype)
     report("loading the tokenizer")
     encoder = load_prompt_encoder(folder, num_embeddings=decoder.vocab_size)
     report("checking the model")
     check_decoder(decoder)
     limits = settle_limits(config, decoder)
     end_token_ids = _end_token_ids(decoder, encoder)
+    runner = ModelRunner(decoder, limits, end_token_ids)
+    limits = measured_limits(
+        limits,
+        config,
+        runner.run,
+        device=decoder.device,
+        key=ProfileKey.of(folder, decoder, str(config.quantization or options.quantization or "")),
+        store=ProfileStore(profiles),
+        report=report,
+    )
     engine = TextEngine(
-        ModelRunner(decoder, limits, end_token_ids),
-        encoder.decode,
+        runner,
+        encoder.detokenizer,
         limits,
         end_token_ids,
         enable_prefix_caching=config.enable_prefix_caching,
     )
     report("warming up")
     _warm_up(engine, limits)
-    return LoadedEngine(engine, encoder, limits, str(decoder.device), str(decoder.dtype).removeprefix("torch."))
+    dtype_name = str(decoder.dtype).removeprefix("torch.")
+    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, decoder.kind)
 
 
 def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:
@@ -90,12 +108,9 @@ def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def _end_token_ids(decoder: HFDecoder, encoder: PromptEncoder) -> tuple[int, ...]:
-    generation_config = decoder.model.generation_config
-    ids = generation_config.eos_token_id if generation_config is not None else None
-    listed = ids if isinstance(ids, list) else [ids]
+def _end_token_ids(decoder: Decoder, encoder: PromptEncoder) -> tuple[int, ...]:
     # A tokenizer may have tokens that the model lacks: those never come, and there is no logit to bar.
-    found = {int(token) for token in (*listed, encoder.eos_token_id) if token is not None}
+    found = {int(token) for token in (*decoder.end_token_ids, encoder.eos_token_id) if token is not None}
     return tuple(sorted(token for token in found if token < decoder.vocab_size))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
+
+from vfastml.text_engine.huge_pages import huge_zeros
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 62
@@ -68,8 +69,7 @@ class KVCache:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy leaves zeroing to the system, page by page at first use; torch would write gigabytes at the start
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)
+    return huge_zeros(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
 
 
 def bytes_per_block(shapes: Sequence[KVShape], block_size: int, dtype: torch.dtype) -> int:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
+import msgspec
 import torch
 
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.errors import InvalidRequestError
-from vfastml.text_engine.decoders.hf_decoder import HFDecoder
-from vfastml.text_engine.engine_config import BLOCK_SIZE, EngineConfig
+from vfastml.text_engine.decoders.decoder import Decoder
+from vfastml.text_engine.engine_config import BLOCK_SIZE, MEASURING, EngineConfig
 from vfastml.text_engine.kv_cache import KVShape, bytes_per_block, free_memory
+from vfastml.text_engine.step_profile import StepProfile
+from vfastml.text_engine.step_sizes import StepSizes
 
 _CPU_SHARE, _GPU_SHARE = 0.25, 0.85
 """Of the free memory, for the KV cache. A CPU's is shared with everything else on the machine."""
 _CPU_DEFAULT_MAX = 2 << 30
 _LEAST = {"max_model_len": 2, "max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_cache_memory": 1}
+_TARGETS = ("target_tpot_ms", "target_ttft_ms")
 _DEFAULT_MODEL_LEN = 2048
 """For a model that does not say how long its texts may be."""
 
 
-def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
-    """Raises InvalidRequestError, which names the flag to change, for settings that cannot work together."""
+def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
+    """From the memory, the model and what was asked for; nothing is measured yet. Raises InvalidRequestError, which
+    names the flag to change, for settings that cannot work together."""
     _require_positive(config)
+    _require_measurable(config)
     on_cpu = decoder.device.type == "cpu"
     block_bytes = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
     max_num_batched_tokens = config.max_num_batched_tokens or _default_token_budget(decoder)
@@ -55,13 +62,54 @@ def settle_limits(config: EngineConfig, decoder: HFDecoder) -> Limits:
     )
 
 
+def with_measured(limits: Limits, sizes: StepSizes, profile: StepProfile) -> Limits:
+    """The limits with measured sizes in the place of the settled ones, and what speed they are good for."""
+    num_seqs, budget = sizes.max_num_seqs.number, sizes.max_num_batched_tokens.number
+    step_s, prompt_s = profile.decode_s(num_seqs), profile.prefill_s(budget)
+    return msgspec.structs.replace(
+        limits,
+        max_num_seqs=num_seqs,
+        max_num_batched_tokens=budget,
+        measured=True,
+        tpot_ms=round(1e3 * step_s, 3),
+        decode_tokens_per_s=round(num_seqs / step_s, 1),
+        prefill_tokens_per_s=round(budget / prompt_s, 1),
+    )
+
+
+def explain_kv_cache(config: EngineConfig, limits: Limits, device: torch.device) -> str:
+    """How large the cache is, and why."""
+    size = f"{limits.kv_cache_bytes / (1 << 20):,.0f} MiB, {limits.num_blocks * limits.block_size:,} tokens"
+    most = f"at most what {limits.max_num_seqs} sequences of {limits.max_model_len} tokens need"
+    if config.kv_cache_memory is not None:
+        return f"{size}: as asked for, {most}"
+    on_cpu = device.type == "cpu"
+    share = f"{_CPU_SHARE if on_cpu else _GPU_SHARE:.0%} of the free memory"
+    cap = f", at most {_CPU_DEFAULT_MAX >> 30} GiB" if on_cpu else ""
+    return f"{size}: {share}{cap}, and {most}"
+
+
+def _require_measurable(config: EngineConfig) -> None:
+    _require(
+        config.measure_limits in MEASURING,
+        f"--measure-limits {config.measure_limits!r} is not known: use {', '.join(MEASURING)}.",
+    )
+    for name in _TARGETS:
+        value, flag = getattr(config, name), f"--{name.replace('_', '-')}"
+        _require(value is None or 0 < value < math.inf, f"{flag} must be more than 0 milliseconds.")
+        _require(
+            value is None or config.measure_limits != "never",
+            f"{flag} needs measured steps: leave out --measure-limits never.",
+        )
+
+
 def _require_positive(config: EngineConfig) -> None:
     for name, least in _LEAST.items():
         value = getattr(config, name)
         _require(value is None or value >= least, f"--{name.replace('_', '-')} must be at least {least}.")
 
 
-def _model_len(decoder: HFDecoder) -> int:
+def _model_len(decoder: Decoder) -> int:
     """Tokens that the model was made for. A model with LongRoPE turns a whole batch by other angles as soon as one text
     in it is longer than the original length: up to that length, texts do not disturb each other."""
     model_len = getattr(decoder.config, "max_position_embeddings", None) or _DEFAULT_MODEL_LEN
@@ -71,13 +119,13 @@ def _model_len(decoder: HFDecoder) -> int:
     return min(int(length) for length in (model_len, *(kind["original_max_position_embeddings"] for kind in long)))
 
 
-def _default_token_budget(decoder: HFDecoder) -> int:
+def _default_token_budget(decoder: Decoder) -> int:
     if decoder.device.type != "cpu":
         return 8192
     return 64 if decoder.dtype.itemsize == 4 else 128
 
 
-def _default_kv_bytes(decoder: HFDecoder) -> int:
+def _default_kv_bytes(decoder: Decoder) -> int:
     if decoder.device.type == "cpu":
         return min(int(free_memory(decoder.device) * _CPU_SHARE), _CPU_DEFAULT_MAX)
     # Every block lies in all layers: the device that has the least room for its own layers decides.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine.byte_detokenizer import ByteDetokenizer, token_pieces
+from vfastml.text_engine.detokenizer import Detokenizer, WindowDetokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +21,7 @@ _TEXT_PARTS = ("text", "refusal")
 
 
 class PromptEncoder:
-    """A model's tokenizer and chat template. Safe to use from two threads: nothing in it changes after construction.
+    """A model's tokenizer and chat template. Safe to use from two threads: nothing that it answers changes.
 
     Without a chat template, messages become lines of `role: content` and a last line `assistant:`. The tokenizer may
     have more tokens than the model has embeddings; they are refused, because the model would break on one.
@@ -35,6 +38,7 @@ class PromptEncoder:
         if isinstance(self._template, dict):
             self._template = self._template.get("default")
         self.has_template = self._template is not None
+        self._pieces = token_pieces(self._backend)
         vocab = self._backend.get_vocab(with_added_tokens=True)
         self._longest_token = max((len(token.encode()) for token in vocab), default=1)
         num_ids = max(vocab.values(), default=0) + 1  # more than tokens, where ids are left out
@@ -67,6 +71,12 @@ class PromptEncoder:
     def decode_all(self, tokens: list[int]) -> str:
         """Text with special tokens."""
         return str(self._backend.decode(tokens, skip_special_tokens=False))
+
+    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
+        """Of what comes after the prompt: `decode`, piece by piece."""
+        if self._pieces is not None:
+            return ByteDetokenizer(self._pieces, prompt)
+        return WindowDetokenizer(self.decode, prompt)
 
     def check_token_ids(self, tokens: list[int], param: str) -> None:
         """Raises InvalidRequestError if one is not in the vocabulary."""

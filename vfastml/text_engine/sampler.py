@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from vfastml.text_engine.sampling import SampledToken, Sampling
+from vfastml.text_engine.scheduler import ScheduledRow
+from vfastml.text_engine.sequence import Sequence as TokenSequence
 
 _CANDIDATES = 1024
 """How many of the largest logits are looked at first for top_p; a flatter row is sorted whole."""
@@ -46,6 +48,16 @@ class Sampler:
     def __init__(self, end_token_ids: Sequence[int]) -> None:
         self._end_token_ids = list(end_token_ids)
 
+    def sample_rows(self, logits: torch.Tensor, rows: Sequence[ScheduledRow]) -> list[list[SampledToken]]:
+        """For each of the step's rows that sample, in order: a token for the sequence and one for each of its forks.
+        `logits` [len(rows), vocab_size] float32 may be overwritten."""
+        if all(row.sequence.takes_argmax for row in rows):
+            tokens = logits.argmax(dim=-1).tolist()
+            return [[SampledToken(token)] * (1 + row.sequence.forks) for token, row in zip(tokens, rows, strict=True)]
+        draws = [draw for number, row in enumerate(rows) for draw in _draws(number, row.sequence)]
+        sampled = iter(self.sample(logits, draws))
+        return [[next(sampled) for _ in range(1 + row.sequence.forks)] for row in rows]
+
     def sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> list[SampledToken]:
         """One token for each draw. `logits` [S, vocab_size] float32 may be overwritten."""
         rows = [draw.row for draw in draws]
@@ -59,6 +71,11 @@ class Sampler:
             if draw.bars_end_tokens:
                 logits[row, self._end_token_ids] = -torch.inf
         return _with_scores(_choose(logits, draws), scored, scores)
+
+
+def _draws(row: int, sequence: TokenSequence) -> list[Draw]:
+    choices = range(sequence.index, sequence.index + 1 + sequence.forks)
+    return [Draw(row, sequence.sampling, choice, sequence.num_generated, sequence.tokens) for choice in choices]
 
 
 def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:

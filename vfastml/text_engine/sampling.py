@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.engine.text_parameters import check_token_bounds, checked
@@ -14,7 +16,7 @@ _GREEDY_BELOW = 1e-5
 """Temperatures; logits divided by one much smaller would overflow."""
 
 
-class SampledToken(NamedTuple):
+class SampledToken(msgspec.Struct, frozen=True, gc=False):
     """What a step has chosen for one choice."""
 
     token: int
@@ -48,6 +50,12 @@ class Sampling:
     def alters_logits(self) -> bool:
         """Some logits change before anything is chosen from them."""
         return self.repetition_penalty != 1.0 or bool(self.logit_bias)
+
+    @property
+    def takes_argmax(self) -> bool:
+        """Always the token of the largest logit, as the model gives them, and nothing else is asked."""
+        bars_end_tokens = self.min_tokens > 0 and not self.ignore_eos
+        return self.greedy and not (self.alters_logits or self.output_scores or bars_end_tokens)
 
 
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:

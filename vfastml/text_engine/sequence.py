@@ -25,10 +25,12 @@ class Sequence:
         "num_computed",
         "num_prompt_tokens",
         "num_registered",
+        "num_writable",
         "priority",
         "request_id",
         "salt",
         "sampling",
+        "takes_argmax",
         "tokens",
     )
 
@@ -54,9 +56,13 @@ class Sequence:
         """Prompt tokens that the prefix cache held at first admission; None before it."""
         self.num_registered = 0
         """Leading blocks that the prefix cache has been told of."""
+        self.num_writable = 0
+        """Tokens up to which KV may be written as things are: into blocks that are there and nobody else's. At most
+        what the blocks hold; less says only that BlockManager.extend has to look."""
         self.block_table: array[int] = array("i")
         self.block_hashes: list[bytes] = []
         self.sampling = sampling
+        self.takes_argmax = sampling.takes_argmax
         self.priority = priority
         self.arrival = arrival
         self.salt = salt

@@ -10,7 +10,7 @@ from typing import Protocol
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits, Load
 from vfastml.errors import InternalServerError
 from vfastml.text_engine.block_manager import BlockManager
-from vfastml.text_engine.detokenizer import Decode
+from vfastml.text_engine.detokenizer import NewDetokenizer
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledBatch, Scheduler
 from vfastml.text_engine.sequence import Sequence
@@ -35,14 +35,14 @@ class TextEngine:
     def __init__(
         self,
         runner: Runner,
-        decode: Decode,
+        new_detokenizer: NewDetokenizer,
         limits: Limits,
         end_token_ids: Iterable[int],
         *,
         enable_prefix_caching: bool = True,
     ) -> None:
         self._runner = runner
-        self._decode = decode
+        self._new_detokenizer = new_detokenizer
         self._end_token_ids = frozenset(end_token_ids)
         self._blocks = BlockManager(limits.num_blocks, limits.block_size, enable_prefix_caching=enable_prefix_caching)
         self._scheduler = Scheduler(
@@ -71,7 +71,7 @@ class TextEngine:
             salt=f"{request.model_adapter_uri or ''}\0{request.cache_salt}".encode(),
             forks=encoded.num_choices - 1,
         )
-        self._requests[request.request_id] = OpenRequest(encoded, self._decode, sequence)
+        self._requests[request.request_id] = OpenRequest(encoded, self._new_detokenizer, sequence)
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> bool:
@@ -88,8 +88,8 @@ class TextEngine:
         if not self.has_work:
             return []
         batch = self._scheduler.schedule()
-        for row in batch.rows:
-            self._requests[row.sequence.request_id].note_scheduled()
+        for sequence in batch.admitted:
+            self._requests[sequence.request_id].note_scheduled()
         sampled = self._runner.run(batch)
         return self._update(batch, sampled)
 
@@ -116,37 +116,40 @@ class TextEngine:
         self._num_steps += 1
         self._scheduler.commit(batch)
         replies: StepReplies = []
-        sampling_rows = [row for row in batch.rows if row.samples]
-        for row, of_choices in zip(sampling_rows, sampled, strict=True):
-            if row.sequence.request_id in self._requests:  # else another choice of it has just failed
-                replies.extend(self._advance_alone(row.sequence, of_choices))
+        sequences = [row.sequence for row in batch.rows if row.samples]
+        for sequence, of_choices in zip(sequences, sampled, strict=True):
+            request = self._requests.get(sequence.request_id)
+            if request is None:
+                continue  # another choice of it has just failed
+            try:
+                self._advance(request, sequence, of_choices, replies)
+            except Exception:
+                logger.exception("request %s failed; the others go on", sequence.request_id)
+                self.cancel(sequence.request_id)
+                failure = InternalServerError("The request could not be completed.")
+                replies.append(Failed.of(sequence.request_id, failure))
         return replies
 
-    def _advance_alone(self, sequence: Sequence, sampled: list[SampledToken]) -> StepReplies:
-        """`_advance`, whose failure is this request's alone."""
-        try:
-            return self._advance(sequence, sampled)
-        except Exception:
-            logger.exception("request %s failed; the others go on", sequence.request_id)
-            self.cancel(sequence.request_id)
-            return [Failed.of(sequence.request_id, InternalServerError("The request could not be completed."))]
-
-    def _advance(self, sequence: Sequence, sampled: list[SampledToken]) -> StepReplies:
+    def _advance(
+        self, request: OpenRequest, sequence: Sequence, sampled: list[SampledToken], replies: StepReplies
+    ) -> None:
         """Gives the sequence, and its forks if this was its last prompt token, one token each."""
-        request = self._requests[sequence.request_id]
-        forks = self._scheduler.fork(sequence, len(sampled) - 1)
-        request.add_choices(forks)
-        replies: StepReplies = []
-        for choice, one in zip((sequence, *forks), sampled, strict=True):
-            choice.tokens.append(one.token)
-            delta = request.push(choice, one, self._end_token_ids)
-            if delta is None:
-                continue
-            replies.append(delta)
-            if delta.finish_reason is not None:
-                self._scheduler.remove(choice)
-        finished = request.finished()
-        if finished is not None:
+        if sequence.forks:
+            forks = self._scheduler.fork(sequence, sequence.forks)
+            request.add_choices(forks)
+            for choice, one in zip((sequence, *forks), sampled, strict=True):
+                self._push(request, choice, one, replies)
+        else:
+            self._push(request, sequence, sampled[0], replies)
+        if request.has_ended:
             del self._requests[sequence.request_id]
-            replies.append(finished)
-        return replies
+            replies.append(request.finished())
+
+    def _push(self, request: OpenRequest, choice: Sequence, sampled: SampledToken, replies: StepReplies) -> None:
+        choice.tokens.append(sampled.token)
+        delta = request.push(choice, sampled, self._end_token_ids)
+        if delta is None:
+            return
+        replies.append(delta)
+        if delta.finish_reason is not None:
+            self._scheduler.remove(choice)

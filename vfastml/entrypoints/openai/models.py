@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import ServedModel
+from vfastml.engine.server_table import ServerView
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.routes import Route
 from vfastml.errors import ModelNotFoundError
@@ -19,13 +20,13 @@ def models_routes(engine: DispatchEngine) -> list[Route]:
     """The built-in routes."""
 
     async def list_models(_: Request) -> Response:
-        return ApiJSONResponse({"object": "list", "data": list(_by_name(engine.models()).values())})
+        return ApiJSONResponse({"object": "list", "data": list(_by_name(engine).values())})
 
     async def get_model(request: Request) -> Response:
         name = request.path_params["id"]
         for model in engine.models():
             if name in (model.id, model.uri, *model.aliases):
-                return ApiJSONResponse(_model_body(name, model))
+                return ApiJSONResponse(_model_body(name, model, _server_of(model, engine)))
         raise ModelNotFoundError("There is no model of that name.", param="model")
 
     return [
@@ -34,13 +35,19 @@ def models_routes(engine: DispatchEngine) -> list[Route]:
     ]
 
 
-def _by_name(models: Iterable[ServedModel]) -> dict[str, dict[str, Any]]:
+def _by_name(engine: DispatchEngine) -> dict[str, dict[str, Any]]:
     """The names to show; of servers that serve the same name, the first one's model."""
     named: dict[str, dict[str, Any]] = {}
-    for model in models:
+    for model in engine.models():
+        server = _server_of(model, engine)
         for name in _names(model):
-            named.setdefault(name, _model_body(name, model))
+            named.setdefault(name, _model_body(name, model, server))
     return named
+
+
+def _server_of(model: ServedModel, engine: DispatchEngine) -> ServerView:
+    """The first that serves it, lost ones included: there is one, as models are known from servers alone."""
+    return next(server for server in engine.servers() if model.id in {served.id for served in server.models})
 
 
 def _names(model: ServedModel) -> Iterator[str]:
@@ -49,7 +56,7 @@ def _names(model: ServedModel) -> Iterator[str]:
     yield from (alias for alias in model.aliases if alias != model.uri)
 
 
-def _model_body(name: str, model: ServedModel) -> dict[str, Any]:
+def _model_body(name: str, model: ServedModel, server: ServerView) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -58,4 +65,20 @@ def _model_body(name: str, model: ServedModel) -> dict[str, Any]:
         "root": model.id,
         "parent": None,
         "max_model_len": model.max_model_len,
+        "vfastml": _server_body(server),
     }
+
+
+def _server_body(server: ServerView) -> dict[str, Any]:
+    limits = server.limits
+    sizes = {
+        "max_num_seqs": limits.max_num_seqs,
+        "max_num_batched_tokens": limits.max_num_batched_tokens,
+        "kv_cache_tokens": limits.num_blocks * limits.block_size,
+        "tpot_ms": limits.tpot_ms,
+        "decode_tokens_per_s": limits.decode_tokens_per_s,
+        "prefill_tokens_per_s": limits.prefill_tokens_per_s,
+    }
+    about = {"decoder": server.decoder, "device": server.device, "dtype": server.dtype}
+    # Zero and the empty string stand on the wire for what does not apply or was not measured.
+    return {name: value or None for name, value in {**about, **sizes}.items()} | {"measured": limits.measured}

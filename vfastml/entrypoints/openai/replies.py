@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Usage
 from vfastml.engine.dispatch_result import DispatchRequestResult, TextGenerationResult
 from vfastml.entrypoints.openai.reply_styles import Choice, ReplyStyle
-from vfastml.entrypoints.streaming import event
+from vfastml.entrypoints.streaming import event, event_json
 
 Body = dict[str, Any]
+
+_HOLE = secrets.token_hex(16)
+"""Stands for the text when a template is made; nobody can have it in a model's name, say."""
 
 
 def whole_body(style: ReplyStyle, response_id: str, results: Sequence[DispatchRequestResult]) -> Body:
@@ -42,7 +47,11 @@ def usage_body(usages: Iterable[Usage]) -> Body:
 
 
 class ReplyEvents:
-    """The events of one streamed response. id, created and model are the same in all of them."""
+    """The events of one streamed response. id, created and model are the same in all of them.
+
+    Nearly all deltas are text and nothing else. Their events differ in the text alone: what is around it is encoded
+    once for each choice.
+    """
 
     def __init__(
         self,
@@ -59,13 +68,17 @@ class ReplyEvents:
         self._prompt_ids = [one.prompt_token_ids for one in accepted]
         self._choices_per_prompt = choices_per_prompt
         self._with_usage = with_usage
-        self._opened: set[int] = set()
+        self._plain: dict[int, _Template] = {}
+        """Of the choices that have been opened: something of theirs was sent."""
 
     def delta(self, position: int, delta: Delta) -> bytes:
         """What to send for a delta of the prompt at that position; nothing when it has no text yet."""
         index = position * self._choices_per_prompt + delta.index
+        template = self._plain.get(index)
+        if template is not None and _is_plain(delta):
+            return template.head + event_json(delta.text) + template.tail
         chunks = [self._chunk(choice) for choice in self._style.pieces(index, delta)]
-        if chunks and index not in self._opened:
+        if chunks and index not in self._plain:
             chunks = self._opened_with(index, position, chunks)
         return b"".join(event(chunk) for chunk in chunks)
 
@@ -79,16 +92,32 @@ class ReplyEvents:
             chunks = [self._chunk(opening), *chunks]
         if self._style.prompt_ids_in_choices and self._prompt_ids[position] is not None:
             chunks[0]["choices"][0]["prompt_token_ids"] = self._prompt_ids[position]
-        if not self._opened:
+        if not self._plain:
             chunks[0].update(_prompt_ids(self._prompt_ids))
-        self._opened.add(index)
+        self._plain[index] = self._template(index)
         return chunks
+
+    def _template(self, index: int) -> _Template:
+        (choice,) = self._style.pieces(index, Delta("", text=_HOLE))
+        return _Template(*event(self._chunk(choice)).split(event_json(_HOLE)))
 
     def _chunk(self, choice: Choice) -> Body:
         chunk = {**self._head, "choices": [choice]}
         if self._with_usage:
             chunk["usage"] = None
         return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """An event around the place of its text."""
+
+    head: bytes
+    tail: bytes
+
+
+def _is_plain(delta: Delta) -> bool:
+    return bool(delta.text) and delta.token_ids is None and delta.finish_reason is None and delta.stop_reason is None
 
 
 def _choices(style: ReplyStyle, position: int, answer: TextGenerationResult) -> Iterable[Choice]:

@@ -7,15 +7,15 @@ keys and values are never repeated.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from vfastml.text_engine.attention.interface import AttentionOptions
-from vfastml.text_engine.batch_inputs import BatchInputs, IntArray
+from vfastml.text_engine.batch_inputs import BatchInputs, Int32Array
 from vfastml.text_engine.kv_cache import KVCache
 
 _MAX_QUERIES = 512
@@ -84,15 +84,11 @@ class SdpaAttention:
 
     def prepare(self, inputs: BatchInputs) -> SdpaMeta:
         """See AttentionBackend."""
-        starts = np.cumsum((0, *inputs.query_lens[:-1]))
-        groups: list[_Group] = []
-        decodes: dict[int, list[int]] = defaultdict(list)
-        for row, query_len in enumerate(inputs.query_lens):
-            if query_len == 1:
-                decodes[inputs.context_lens[row].bit_length()].append(row)
-            else:
-                groups.extend(self._prefill_groups(inputs, row, int(starts[row])))
-        groups.extend(self._decode_group(inputs, rows, starts[rows]) for rows in decodes.values())
+        query_lens = np.diff(inputs.query_starts)
+        groups = [group for row in np.flatnonzero(query_lens > 1) for group in self._prefill_groups(inputs, row)]
+        decodes = np.flatnonzero(query_lens == 1)
+        _, sizes = np.frexp(inputs.context_lens[decodes])  # like lengths: those between the same powers of two
+        groups.extend(self._decode_group(inputs, decodes[sizes == size]) for size in np.unique(sizes))
         return SdpaMeta(inputs.slots, tuple(groups))
 
     def forward(
@@ -134,28 +130,30 @@ class SdpaAttention:
         num_rows, num_keys = len(group.query_positions), len(group.key_positions)
         return cache.index_select(0, group.blocks).view(num_rows, num_keys, *cache.shape[2:]).transpose(1, 2)
 
-    def _prefill_groups(self, inputs: BatchInputs, row: int, start: int) -> list[_Group]:
-        end = start + inputs.query_lens[row]
+    def _prefill_groups(self, inputs: BatchInputs, row: np.intp) -> list[_Group]:
+        start, end = inputs.query_starts[row : row + 2].tolist()
+        own_blocks = inputs.block_tables[inputs.block_starts[row] : inputs.block_starts[row + 1]]
         groups = []
         for first in range(start, end, _MAX_QUERIES):
             last = min(first + _MAX_QUERIES, end)
-            context_len = inputs.context_lens[row] - (end - last)
-            table = inputs.block_tables[row][: -(-context_len // self._cache.block_size)]
+            context_len = int(inputs.context_lens[row]) - (end - last)
+            table = own_blocks[: -(-context_len // self._cache.block_size)]
             groups.append(self._group(inputs, slice(first, last), table[None]))
         return groups
 
-    def _decode_group(self, inputs: BatchInputs, rows: list[int], starts: IntArray) -> _Group:
-        num_blocks = max(len(inputs.block_tables[row]) for row in rows)
-        tables = np.zeros((len(rows), num_blocks), dtype=np.int64)
-        for table, row in zip(tables, rows, strict=True):
-            table[: len(inputs.block_tables[row])] = inputs.block_tables[row]
-        return self._group(inputs, torch.from_numpy(starts).to(inputs.slots.device), tables)
+    def _decode_group(self, inputs: BatchInputs, rows: npt.NDArray[np.intp]) -> _Group:
+        starts, ends = inputs.block_starts[rows, None], inputs.block_starts[rows + 1, None]
+        places = starts + np.arange((ends - starts).max())
+        # A shorter row is padded with the block that its table ends in, which is masked like any other.
+        tables = inputs.block_tables[np.minimum(places, ends - 1)]
+        tokens = torch.from_numpy(inputs.query_starts[rows].astype(np.int64))
+        return self._group(inputs, tokens.to(inputs.slots.device), tables)
 
-    def _group(self, inputs: BatchInputs, tokens: torch.Tensor | slice, tables: IntArray) -> _Group:
+    def _group(self, inputs: BatchInputs, tokens: torch.Tensor | slice, tables: Int32Array) -> _Group:
         device = inputs.slots.device
         return _Group(
             tokens=tokens,
-            blocks=torch.from_numpy(tables.reshape(-1)).to(device),
+            blocks=torch.from_numpy(tables.reshape(-1).astype(np.int64)).to(device),
             query_positions=inputs.position_ids[tokens].view(len(tables), -1),
             key_positions=torch.arange(tables.shape[1] * self._cache.block_size, device=device),
         )

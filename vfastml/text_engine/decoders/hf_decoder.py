@@ -23,8 +23,11 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.attention.interface import AttentionOptions, AttentionStep
+from vfastml.text_engine.attention.sdpa import SdpaAttention
 from vfastml.text_engine.batch_inputs import BatchInputs
-from vfastml.text_engine.kv_cache import KVShape
+from vfastml.text_engine.decoders.decoder import ForwardPass
+from vfastml.text_engine.decoders.end_tokens import end_token_list
+from vfastml.text_engine.kv_cache import KVCache, KVShape
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.model_kind import stored_quantization
 
@@ -80,17 +83,17 @@ class _LayerProbe:
 
 
 class HFDecoder:
-    """Runs a transformers causal language model over packed batches."""
+    """Runs a transformers causal language model over packed batches: a Decoder of any family."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.name = type(model).__name__
+        self.kind = "hf"
         if not model._supports_attention_backend:
             raise UnsupportedError(f"{self.name} does not let its attention be replaced.")
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.dtype = model.dtype
         self.is_quantized = getattr(model, "hf_quantizer", None) is not None
-        """Then what is computed may depend a little on the other rows of a batch."""
         self.vocab_size = int(model.get_input_embeddings().num_embeddings)
         self.model.set_attn_implementation(_HOOK)
         probe = self._probe_layers()
@@ -98,14 +101,25 @@ class HFDecoder:
         self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
         self.device = self.kv_shapes[0].device or model.device
         """Where inputs go and logits come from; a model that is spread over several devices moves them itself."""
+        self.end_token_ids = end_token_list(model.generation_config)
         self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
 
-    def forward(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
-        """Logits [S, vocab_size] in float32 of the tokens at `inputs.logits_index`.
+    def on(self, cache: KVCache) -> ForwardPass:
+        """See Decoder. The forward pass raises UnsupportedError if a layer's attention did not come to it."""
+        backend = SdpaAttention(cache)
 
-        On a CPU, oneDNN rounds one row of half precision otherwise than two or more: a token that is alone in its step
-        gets a second one beside it, so that a text does not depend on whether others run.
-        """
+        def forward(inputs: BatchInputs) -> torch.Tensor:
+            step = AttentionStep(backend, backend.prepare(inputs), len(inputs.input_ids))
+            logits = self._logits(inputs, step)
+            if step.num_calls != len(self.kv_shapes):
+                raise UnsupportedError(f"{self.name} does not call each attention layer once.")
+            return logits
+
+        return forward
+
+    def _logits(self, inputs: BatchInputs, attention_step: AttentionStep) -> torch.Tensor:
+        """On a CPU, oneDNN rounds one row of half precision otherwise than two or more: a token that is alone in its
+        step gets a second one beside it, so that a text does not depend on whether others run."""
         input_ids, position_ids, logits_index = inputs.input_ids, inputs.position_ids, inputs.logits_index
         if self.device.type == "cpu" and self.dtype != torch.float32:
             input_ids, position_ids, logits_index = map(_at_least_two, (input_ids, position_ids, logits_index))

@@ -1,0 +1,209 @@
+"""The engine by itself, in this process: `python -m benchmarks.engine overhead`, `throughput` or `prefix`."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.engine_overhead import measure_overhead
+from benchmarks.engine_records import EngineResult, EngineRun, draw, median, table
+from benchmarks.engine_requests import Answers, answer
+from benchmarks.flags import counts, new_parser, new_seed, positive
+from benchmarks.machine import this_machine
+from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
+from benchmarks.outcome import DEFAULT_FOLDER
+from vfastml.errors import VFastMLError
+from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
+from vfastml.text_engine.prompt_encoder import load_prompt_encoder
+
+_WARM_UP_TOKENS = 2
+_SHARED = 0.9
+"""Of a prompt: the part that is alike where prompts share one."""
+_NO_CACHE = "0 % share, no cache"
+_COLD = "0 % share"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 1 if the model cannot be loaded."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    args = _parser().parse_args(given)
+    args.seed = new_seed() if args.seed is None else args.seed
+    machine, date = this_machine(), datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    try:
+        runs = args.measure(resolve_model(args.model_uri).folder, args)
+    except (ModelStoreError, VFastMLError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    settings = {name: value for name, value in vars(args).items() if name not in ("measure", "mode", "output")}
+    command = ["python", "-m", "benchmarks.engine", *given]
+    result = EngineResult(mode=args.mode, date=date, command=command, settings=settings, machine=machine, runs=runs)
+    _publish(result, args.output)
+    return 0
+
+
+def overhead(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
+    """The engine's own work in a step."""
+    encoder = load_prompt_encoder(folder, num_embeddings=1 << 30)
+    rng = random.Random(args.seed)
+    gc.freeze()
+    return [
+        EngineRun(case="", sequences=size, repeat=repeat, figures=measure_overhead(encoder, size, args.steps, rng))
+        for repeat in range(1, args.repeats + 1)
+        for size in args.batch
+    ]
+
+
+def throughput(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
+    """New prompts in every run, all of them at once."""
+    loaded = _load(folder, args)
+    rng = random.Random(args.seed)
+    for batch in args.batch:
+        answer(loaded.engine, _prompts(loaded, batch, args, rng), _WARM_UP_TOKENS)
+    bytes_per_step = weight_bytes(folder, args.quantization or loaded.dtype)
+    runs = []
+    for repeat in range(1, args.repeats + 1):
+        for batch in args.batch:
+            answers = answer(loaded.engine, _prompts(loaded, batch, args, rng), args.output_tokens)
+            figures = _speeds(answers, batch * args.input_tokens)
+            if batch == 1 and loaded.device == "cpu":
+                figures |= _bandwidth(bytes_per_step / 1e6 / figures["decode step, ms"])
+            runs.append(EngineRun(case=loaded.decoder, sequences=batch, repeat=repeat, figures=figures))
+    return runs
+
+
+def prefix(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
+    """Prompts of which some share their first 90 % with one that was answered before, beside prompts that share
+    nothing, with and without a prefix cache; in turns."""
+    loaded = _load(folder, args)
+    without = _load(folder, args, enable_prefix_caching=False)
+    rng = random.Random(args.seed)
+    runs = []
+    for repeat in range(1, args.repeats + 1):
+        for batch in args.batch:
+            engines = {_NO_CACHE: (without, 0)} | {f"{share} % share": (loaded, share) for share in (0, *args.shares)}
+            for case, (engine, share) in rng.sample(list(engines.items()), k=len(engines)):
+                figures = _prefix_figures(engine, batch, share, args, rng)
+                runs.append(EngineRun(case=case, sequences=batch, repeat=repeat, figures=figures))
+    return runs
+
+
+def _prefix_figures(
+    loaded: LoadedEngine, batch: int, share: int, args: argparse.Namespace, rng: random.Random
+) -> dict[str, float]:
+    first, *prompts = _prompts(loaded, 1 + batch, args, rng)
+    common = first[: int(_SHARED * len(first))]
+    for prompt in prompts[: round(batch * share / 100)]:
+        prompt[: len(common)] = common
+    answer(loaded.engine, [first], 1)
+    answers = answer(loaded.engine, prompts, args.output_tokens)
+    num_prompt_tokens = batch * args.input_tokens
+    return _speeds(answers, num_prompt_tokens) | {"cached, %": 100 * answers.cached_tokens / num_prompt_tokens}
+
+
+def _speeds(answers: Answers, num_prompt_tokens: int) -> dict[str, float]:
+    figures = {
+        "output tokens/s": answers.output_tokens / answers.wall_s,
+        "prefill tokens/s": num_prompt_tokens / answers.all_first_tokens_s,
+        "TTFT, mean, ms": 1e3 * statistics.fmean(answers.first_tokens_s.values()),
+    }
+    if answers.full_steps_s:
+        figures["decode step, ms"] = 1e3 * statistics.median(answers.full_steps_s)
+    return figures
+
+
+def _bandwidth(weights_gb_per_s: float) -> dict[str, float]:
+    limit = read_bandwidth() / 1e9
+    return {
+        "weights read, GB/s": weights_gb_per_s,
+        "memory, GB/s": limit,
+        "of bandwidth, %": 100 * weights_gb_per_s / limit,
+    }
+
+
+def _load(folder: Path, args: argparse.Namespace, **config: Any) -> LoadedEngine:
+    asked = EngineConfig(
+        device=args.device,
+        dtype=args.dtype,
+        decoder=args.decoder,
+        quantization=args.quantization,
+        max_num_seqs=max(args.batch),
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        measure_limits="never",
+    )
+    return load_engine(folder, replace(asked, **config), lambda phase: None)
+
+
+def _prompts(loaded: LoadedEngine, number: int, args: argparse.Namespace, rng: random.Random) -> list[list[int]]:
+    vocabulary = range(loaded.encoder.vocab_size)
+    return [rng.choices(vocabulary, k=args.input_tokens) for _ in range(number)]
+
+
+def _publish(result: EngineResult, folder: Path) -> None:
+    console = Console()
+    console.print(table(result).rich())
+    console.print(f"{result.machine}", highlight=False)
+    for line in _notes(result):
+        console.print(line, highlight=False)
+    stem = folder / f"engine-{result.mode}-{result.date}"
+    result.save(stem.with_suffix(".json"))
+    draw(result, stem.with_suffix(".png"))
+    console.print(f"written: {stem}.json and .png", highlight=False, soft_wrap=True)
+
+
+def _notes(result: EngineResult) -> list[str]:
+    """What the prefix cache gains and costs."""
+    title = "output tokens/s"
+    cold, off = (median(result.runs, case, title) for case in (_COLD, _NO_CACHE))
+    if result.mode != "prefix" or cold is None or off is None:
+        return []
+    shares = [(share, median(result.runs, f"{share} % share", title)) for share in result.settings["shares"]]
+    gains = [f"{share} % of the prompts share 90 %: {gain / cold:.2f}x the tokens/s" for share, gain in shares if gain]
+    return [*gains, f"the cache costs {100 * (1 - cold / off):.1f} % of tokens/s where nothing is shared"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("python -m benchmarks.engine", "The engine by itself, without HTTP.")
+    modes = parser.add_subparsers(dest="mode", required=True)
+    each = {measure.__name__: _mode(modes, measure) for measure in (overhead, throughput, prefix)}
+    each["overhead"].add_argument("--steps", type=positive, default=300, metavar="N", help="of a run")
+    for mode, batch, input_tokens in (("throughput", "1,8,32", 128), ("prefix", "8", 512)):
+        add = each[mode].add_argument
+        add("--input-tokens", type=positive, default=input_tokens, metavar="N", help="length of every prompt")
+        add("--output-tokens", type=positive, default=64, metavar="N", help="length of every answer")
+        add("--decoder", choices=DECODERS, default="auto", help="as the model server takes it")
+        add("--quantization", choices=QUANTIZATIONS, help="as the model server takes it")
+        add("--dtype", default="auto", help="as the model server takes it")
+        add("--device", default="auto", help="as the model server takes it")
+        add("--max-num-batched-tokens", type=positive, metavar="N", help="as the model server takes it")
+        each[mode].set_defaults(batch=counts(batch))
+    shares = "percent of the prompts that share 90 %% with one that was answered before"
+    each["prefix"].add_argument("--shares", type=counts, default="50,100", metavar="P,P", help=shares)
+    return parser
+
+
+def _mode(modes: Any, measure: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = modes.add_parser(measure.__name__, help=measure.__doc__)
+    parser.set_defaults(measure=measure)
+    add = parser.add_argument
+    add("--model-uri", default=DEFAULT_MODEL, help="as the model server takes it")
+    add("--batch", type=counts, default="1,32,256", metavar="N,N", help="sequences that run side by side")
+    add("--repeats", type=positive, default=3, metavar="N", help="runs of each size")
+    add("--seed", type=int, metavar="N", help="of the prompts; default: a new one, which is stored")
+    add("--output", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="for the JSON and the picture")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks import engine, memory_bandwidth
+from benchmarks.engine_records import EngineResult, median
+from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
+
+LENGTHS = ["--input-tokens", "40", "--output-tokens", "4", "--repeats", "2", "--device", "cpu", "--decoder", "hf"]
+
+
+def run(arguments: list[str], model: Path, output: Path) -> EngineResult:
+    given = [*arguments, "--model-uri", str(model), "--output", str(output)]
+    assert engine.main(given) == 0
+    (written,) = output.glob("engine-*.json")
+    assert written.with_suffix(".png").stat().st_size > 0
+    return msgspec.json.decode(written.read_bytes(), type=EngineResult)
+
+
+@pytest.fixture
+def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "read_bandwidth", lambda: read_bandwidth(1 << 20))
+
+
+def test_overhead_has_every_part(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["overhead", "--batch", "1,5", "--steps", "4", "--repeats", "2"]
+    runs = run(arguments, tiny_models["llama"], tmp_path).runs
+    assert [(each.sequences, each.repeat) for each in runs] == [(1, 1), (5, 1), (1, 2), (5, 2)]
+    for each in runs:
+        *parts, step, steps_per_s = each.figures.values()
+        assert sum(parts) == pytest.approx(step)
+        assert steps_per_s == pytest.approx(1e3 / step)
+        assert all(part > 0 for part in parts)
+    assert "update, ms" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("small_buffer")
+def test_throughput_of_a_tiny_model(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ["throughput", *LENGTHS, "--batch", "1,3", "--dtype", "float32"]
+    runs = run(arguments, tiny_models["llama"], tmp_path).runs
+    assert [(each.case, each.sequences) for each in runs] == [("hf", 1), ("hf", 3)] * 2
+    for each in runs:
+        assert each.figures["output tokens/s"] > 0
+        assert each.figures["prefill tokens/s"] > each.figures["output tokens/s"]
+        assert each.figures["decode step, ms"] > 0
+        assert ("of bandwidth, %" in each.figures) == (each.sequences == 1)
+
+
+def test_prefix_is_found_by_the_share_that_has_it(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["prefix", *LENGTHS, "--batch", "4", "--shares", "50,100", "--dtype", "float32"]
+    runs = run(arguments, tiny_models["llama"], tmp_path).runs
+    cases = ("0 % share, no cache", "0 % share", "50 % share", "100 % share")
+    # 36 of 40 tokens are alike, two whole blocks of 16
+    assert [median(runs, case, "cached, %") for case in cases] == [0, 0, 40, 80]
+    assert "where nothing is shared" in capsys.readouterr().out
+
+
+def test_weights_that_a_step_reads(tiny_models: dict[str, Path]) -> None:
+    vocab_size, hidden, inner, layers, kv_share = 259, 48, 96, 3, 2 / 6
+    attention = hidden * hidden * (2 + 2 * kv_share)
+    matrices = layers * (attention + 3 * hidden * inner) + vocab_size * hidden
+    norms = (2 * layers + 1) * hidden
+    assert weight_bytes(tiny_models["llama"], "float32") == 4 * (matrices + norms)
+    assert weight_bytes(tiny_models["llama"], "int8") == matrices + norms
+
+
+def test_bandwidth_is_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([3.0, 2.0, *[4.0] * 10])
+    monkeypatch.setattr(memory_bandwidth, "_seconds", lambda *_: next(seconds))
+    assert read_bandwidth(1 << 20) == (1 << 20) / 2.0
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert engine.main(["overhead", "--model-uri", str(tmp_path / "none"), "--output", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

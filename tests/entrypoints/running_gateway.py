@@ -1,0 +1,77 @@
+"""A gateway as a process of its own, and a client that streams from it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.service import wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Running:
+    """A gateway process that has said where it listens."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
+        )
+        assert self.process.stdout is not None
+        self.greeting = self.process.stdout.readline()
+        self.url = re.findall(r"http://[^\s]+", self.greeting)[0]
+        wait_until(lambda: livez(self.url), 10, "it answers")
+
+    def signal(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def exit_code(self) -> int:
+        return self.process.wait(10)
+
+    def stderr(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
+
+def slow_gateway(drain_timeout_s: float) -> list[str]:
+    return [sys.executable, "-m", "tests.entrypoints.slow_gateway", str(drain_timeout_s)]
+
+
+class Call(threading.Thread):
+    """One streamed request in the background."""
+
+    def __init__(self, url: str, words: int) -> None:
+        super().__init__()
+        self.text = ""
+        self._url = url
+        self._words = words
+        self.start()
+        wait_until(lambda: "0 " in self.text, 20, "the first word")
+
+    def run(self) -> None:
+        body = {"prompt": "x", "max_tokens": self._words, "stream": True}
+        # A connection that is cut is for the test to notice, by the text.
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=20) as response,
+        ):
+            for piece in response.iter_text():
+                self.text += piece
+
+    def whole_text(self) -> str:
+        self.join(20)
+        return self.text
+
+
+def livez(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez").status_code == 200
+    except httpx.TransportError:
+        return False

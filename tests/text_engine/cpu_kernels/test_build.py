@@ -1,0 +1,105 @@
+"""The kernels are compiled once, whole or not at all, and a machine that cannot have them hears why."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from vfastml.text_engine import cpu_kernels
+from vfastml.text_engine.cpu_kernels import NoKernels, build, levels
+from vfastml.text_engine.cpu_kernels.__main__ import main
+from vfastml.text_engine.cpu_kernels.levels import LEVELS, best_level, level_named
+
+needs_x86 = pytest.mark.skipif(best_level() is None, reason="kernels are for x86 with AVX2")
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "kernels"
+    monkeypatch.setenv(build.FOLDER_VARIABLE, str(folder))
+    return folder
+
+
+@needs_x86
+def test_compiled_once_and_found_again(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = level_named("avx2")
+    path = build.library(level)
+    assert path.parent == own_folder
+    monkeypatch.setenv("PATH", "")  # no compiler any more
+    monkeypatch.delenv("CXX", raising=False)
+    assert build.library(level) == path
+    assert cpu_kernels.load("avx2").level == "avx2"
+    assert [file.name for file in own_folder.iterdir()] == [path.name]
+
+
+def test_without_a_compiler_it_says_what_to_install(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(NoKernels, match=r"install g\+\+"):
+        cpu_kernels.load("avx2")
+
+
+def test_a_compiler_that_fails_leaves_nothing(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\necho this is broken >&2\nexit 1\n")
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(NoKernels, match="cannot compile the CPU kernels: this is broken"):
+        cpu_kernels.load("avx2")
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv(build.FOLDER_VARIABLE, str(file / "below"))
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(NoKernels, match=build.FOLDER_VARIABLE):
+        cpu_kernels.load("avx2")
+
+
+def test_a_file_that_is_no_library(own_folder: Path) -> None:
+    own_folder.mkdir()
+    (own_folder / build._name(level_named("avx2"))).write_bytes(b"nonsense")
+    with pytest.raises(NoKernels, match="cannot be loaded"):
+        cpu_kernels.load("avx2")
+
+
+def test_a_processor_without_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor : 0\nflags : fpu sse2\n")
+    monkeypatch.setattr(levels, "_CPUINFO", cpuinfo)
+    with pytest.raises(NoKernels, match="AVX2"):
+        cpu_kernels.load()
+    monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "absent")
+    assert best_level() is None
+
+
+def test_the_best_level_is_the_first_that_has_all_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(levels, "_CPUINFO", cpuinfo)
+    for level in LEVELS:
+        cpuinfo.write_text(f"flags\t\t: {' '.join(level.needs)} sse2\n")
+        assert best_level() == level
+
+
+def test_an_unknown_level() -> None:
+    with pytest.raises(ValueError, match="avx512bf16, avx512, avx2"):
+        level_named("sse9")
+
+
+@needs_x86
+def test_ahead_of_time(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--level", "all", "--output", str(tmp_path)]) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(printed) == sorted(tmp_path.iterdir())
+    assert len(printed) == len(LEVELS)
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("PATH", "")
+    assert main(["--level", "avx2", "--output", str(tmp_path / os.sep.join("ab"))]) == 1
+    assert "g++" in capsys.readouterr().err

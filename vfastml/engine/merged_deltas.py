@@ -1,0 +1,35 @@
+"""Deltas for somebody who does not keep up: fewer and longer ones, that say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from vfastml.engine.dispatch_replies import Delta
+
+_T = TypeVar("_T")
+
+
+def merged(deltas: Sequence[Delta]) -> Delta:
+    """One delta in the place of these, which are of one choice and in order."""
+    return msgspec.structs.replace(
+        deltas[-1],
+        text="".join([delta.text for delta in deltas]),
+        token_ids=_joined([delta.token_ids for delta in deltas]),
+        scores=_joined([delta.scores for delta in deltas]),
+    )
+
+
+def merged_by_choice(deltas: Iterable[Delta]) -> list[Delta]:
+    """One delta for each choice of one request, in order of their first."""
+    of_choices: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        of_choices.setdefault(delta.index, []).append(delta)
+    return [merged(of_choice) for of_choice in of_choices.values()]
+
+
+def _joined(parts: Iterable[list[_T] | None]) -> list[_T] | None:
+    given = [part for part in parts if part is not None]
+    return [item for part in given for item in part] if given else None

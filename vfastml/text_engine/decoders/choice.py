@@ -1,0 +1,98 @@
+"""Which decoder runs a model: our own for the Llama family, transformers' modules for all others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine import cpu_kernels
+from vfastml.text_engine.cpu_kernels import NoKernels
+from vfastml.text_engine.decoders.decoder import Decoder
+from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
+from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
+from vfastml.text_engine.decoders.llama_weights import LlamaWeights, NotFusable
+from vfastml.text_engine.decoders.native_decoder import NativeDecoder
+from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.load_options import LoadOptions
+
+logger = logging.getLogger(__name__)
+
+
+def load_decoder(
+    folder: Path, config: EngineConfig, options: LoadOptions, *, name: str, device: torch.device, dtype: torch.dtype
+) -> Decoder:
+    """Loads the model in `folder` into the decoder that is asked for, or else the fastest that can run it; `name` is
+    what errors call the model.
+
+    Raises UnsupportedError if the decoder, or the quantization, that is asked for cannot be had, and as `load_hf_model`
+    does; InvalidRequestError for unknown names and for settings that contradict each other.
+    """
+    _check_names(config)
+    _check_quantization(config, options, device)
+    try:
+        weights = _llama_weights(folder, config, options, dtype)
+    except NotFusable as reason:
+        _check_transformers_may(config, name, reason)
+        logger.info("%s runs on transformers' own modules: %s", name, reason)
+        return HFDecoder(load_hf_model(folder, name=name, device=device, dtype=dtype, options=options))
+    if device.type == "cpu" and config.decoder != "fused-torch":
+        return _on_cpu(weights, config.quantization, name)
+    logger.info("%s runs on the fused decoder in torch", name)
+    return FusedDecoder(weights, device)
+
+
+def _llama_weights(folder: Path, config: EngineConfig, options: LoadOptions, dtype: torch.dtype) -> LlamaWeights:
+    if config.decoder == "hf":
+        raise NotFusable("they were asked for")
+    if options.device_map is not None:
+        raise NotFusable("a device_map spreads it over devices")
+    if options.quantization is not None:
+        raise NotFusable("they are to quantize it")
+    return LlamaWeights.open(folder, dtype)
+
+
+def _on_cpu(weights: LlamaWeights, quantization: str | None, name: str) -> Decoder:
+    try:
+        kernels = cpu_kernels.load()
+        decoder = NativeDecoder(weights, kernels, quantization)
+    except NoKernels as reason:
+        if quantization is not None:
+            raise UnsupportedError(f"--quantization {quantization} needs the CPU kernels: {reason}.") from reason
+        logger.warning("%s runs on the fused decoder in torch, without the faster CPU kernels: %s", name, reason)
+        return FusedDecoder(weights, torch.device("cpu"))
+    logger.info("%s runs on the CPU kernels for %s%s", name, kernels.level, ", in int8" if quantization else "")
+    return decoder
+
+
+def _check_names(config: EngineConfig) -> None:
+    if config.decoder not in DECODERS:
+        raise InvalidRequestError(f"--decoder {config.decoder!r} is not known: use {', '.join(DECODERS)}.")
+    if config.quantization is not None and config.quantization not in QUANTIZATIONS:
+        known = ", ".join(QUANTIZATIONS)
+        raise InvalidRequestError(f"--quantization {config.quantization!r} is not known: use {known}, or none.")
+
+
+def _check_quantization(config: EngineConfig, options: LoadOptions, device: torch.device) -> None:
+    """Ours is computed by the CPU kernels, and by nothing else."""
+    if config.quantization is None:
+        return
+    if options.quantization is not None:
+        raise InvalidRequestError("--quantization and model_load_kwargs both quantize: give one.")
+    needs = f"--quantization {config.quantization} needs the CPU kernels"
+    if config.decoder in ("hf", "fused-torch"):
+        raise UnsupportedError(f"{needs}: leave out --decoder {config.decoder}, or the quantization.")
+    if device.type != "cpu":
+        raise UnsupportedError(f"{needs}: give --device cpu, or leave the quantization out.")
+
+
+def _check_transformers_may(config: EngineConfig, name: str, reason: NotFusable) -> None:
+    """Nothing that is asked for is given up silently."""
+    asked = [f"--decoder {config.decoder}"] * config.decoder.startswith("fused")
+    asked += [f"--quantization {config.quantization}"] * (config.quantization is not None)
+    if asked:
+        raise UnsupportedError(
+            f"{name} does not run on the fused decoder: {reason}. Leave out {' and '.join(asked)}."
+        ) from reason
