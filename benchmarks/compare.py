@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import re
-import signal
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ from benchmarks.comparison import OFFLINE, side_by_side
 from benchmarks.completion import PATHS
 from benchmarks.entrants import Asker, Entrant
 from benchmarks.errors import BenchmarkError
-from benchmarks.flags import counts, new_parser, new_seed, not_negative, positive
+from benchmarks.flags import counts, new_parser, new_seed, not_negative, positive, recorded, recorded_text
 from benchmarks.lineup import NAMES, line_up, named, peer_names
 from benchmarks.machine import this_machine
 from benchmarks.outcome import DEFAULT_FOLDER, print_notes
@@ -29,8 +27,8 @@ from benchmarks.peers import OWN, Task
 from benchmarks.plot import draw
 from benchmarks.records import BenchmarkResult, Level
 from benchmarks.report import remarks
-from benchmarks.serve import INTERRUPTED
 from benchmarks.session import Plan
+from benchmarks.stopping import INTERRUPTED, until_stopped
 from benchmarks.turn_times import TurnTimes
 from benchmarks.workload_flags import add_workload_flags, workload_of, workload_settings
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
@@ -47,11 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
     args.seed = new_seed() if args.seed is None else args.seed
-    for number in (signal.SIGTERM, signal.SIGHUP):  # they would leave the servers running
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    args.warmup = max(args.concurrency) if args.warmup is None else args.warmup
     try:
-        comparison = Comparison(args, given, Console())
-        return comparison.run()
+        return until_stopped(lambda: Comparison(args, given, Console()).run())
     except (BenchmarkError, ModelStoreError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -74,9 +70,10 @@ class Comparison:
         self._failed: set[str] = set()
 
     def run(self) -> int:
-        """Measure, show, store; the exit status. Raises BenchmarkError if this server itself cannot be measured."""
+        """Measure, show, store; the exit status. If this server itself can be measured no longer, what there is until
+        then is shown first."""
         self._announce()
-        interrupted = False
+        interrupted, broken = False, None
         with contextlib.ExitStack() as stack:
             for entrant in self._lineup.entrants:
                 stack.callback(entrant.close)
@@ -85,11 +82,16 @@ class Comparison:
             except KeyboardInterrupt:
                 print("interrupted: stopping the servers", file=sys.stderr)
                 interrupted = True
+            except BenchmarkError as error:
+                broken = error
         results = self._results()
         if results:
             self._publish(results)
         if interrupted:
             return INTERRUPTED
+        if broken is not None:
+            print(broken, file=sys.stderr)
+            return 1
         any_failed = any(run.metrics.failed for result in results for run in result.runs)
         return 1 if self._failed or any_failed else 0
 
@@ -102,12 +104,18 @@ class Comparison:
     def _take_turns(self) -> None:
         times = TurnTimes([entrant.label for entrant in self._lineup.entrants], self._args.repeats)
         for repeat in range(1, self._args.repeats + 1):
-            for entrant in self._lineup.entrants:
+            for entrant in self._order(repeat):
                 if entrant.label not in self._failed:
                     began = time.monotonic()
                     self._turn(entrant, repeat)
                     times.took(entrant.label, time.monotonic() - began, is_out=entrant.label in self._failed)
                     self._say(self._summary(entrant, repeat, times))
+
+    def _order(self, repeat: int) -> list[Entrant]:
+        """Each repeat begins with another one: a machine that slows down slows all alike."""
+        entrants = self._lineup.entrants
+        first = (repeat - 1) % len(entrants)
+        return entrants[first:] + entrants[:first]
 
     def _turn(self, entrant: Entrant, repeat: int) -> None:
         try:
@@ -151,8 +159,10 @@ class Comparison:
         settings |= {name: getattr(args, name) for name in ("repeats", "num_prompts", "warmup", "seed")}
         facts = measured.facts | {"ready_s": measured.ready_s, "resident_mb": measured.resident_mb}
         if entrant.label in self._lineup.variants:
-            facts |= {"variant_of": OWN.name, "flags": dict(args.variant)[entrant.label]}
-        command = ["python", "-m", "benchmarks.compare", *map(_without_folders, self._given)]
+            facts["variant_of"] = OWN.name
+        if flags := self._lineup.flags.get(entrant.label):
+            facts["flags"] = recorded_text(flags)
+        command = ["python", "-m", "benchmarks.compare", *recorded(self._given)]
         return BenchmarkResult(
             label=entrant.label,
             date=self._date,
@@ -171,7 +181,7 @@ class Comparison:
             folder=stored.folder,
             name=stored.model_id,
             dtype=args.dtype,
-            threads=args.threads or self._machine.cores,
+            cores=self._machine.cores,
             seats=max(_LEAST_SEATS, *args.concurrency),
             row_tokens=math.ceil(longest) + _SPARE_TOKENS,
             has_gpu=bool(self._machine.gpus),
@@ -179,12 +189,6 @@ class Comparison:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
-
-
-def _without_folders(argument: str) -> str:
-    """Where things lie on a machine is nothing for a record."""
-    name, equals, value = argument.rpartition("=")
-    return f"{name}{equals}{Path(value).name}" if value.startswith(os.sep) else argument
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -199,13 +203,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--gguf", type=Path, metavar="FILE", help="the model for llama.cpp")
     add("--model-uri", default=DEFAULT_MODEL, help="as the model server takes it; its folder is given to each")
     add("--dtype", choices=("bfloat16", "float16", "float32"), default="bfloat16", help="of the weights")
-    add("--threads", type=positive, metavar="N", help="for servers that take a number; default: all cores")
     add("--concurrency", type=counts, default="1,8,32", metavar="N,N", help="requests in flight")
     add_workload_flags(parser)
     add("--endpoint", choices=tuple(PATHS), default="completions", help="which API is asked")
     add("--num-prompts", type=positive, metavar="N", help="requests of a run; default: 4 x concurrency, at least 8")
     add("--repeats", type=positive, default=3, metavar="N", help="turns of each server")
-    add("--warmup", type=not_negative, default=4, metavar="N", help="requests before each turn that do not count")
+    warmup = "requests with short answers before each turn that do not count; default: the highest concurrency"
+    add("--warmup", type=not_negative, metavar="N", help=warmup)
     add("--seed", type=int, metavar="N", help="of prompts and lengths; default: a new one, which is printed")
     add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for a request to end")
     add("--start-timeout", type=float, default=900.0, metavar="SECONDS", help="for a server to be ready")

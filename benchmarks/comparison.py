@@ -70,14 +70,18 @@ class _Comparison:
         return [f"{level}  {title}", *cells, *([UNKNOWN] if self.rivals else [])]
 
     def facts(self, title: str, key: str, summary: Callable[[Sequence[float]], float], form: str) -> list[str]:
-        """What was noted of each server beside its runs."""
-        noted = [result.server.get(key) for result in self._results]
+        """What was noted of each server beside its runs. Offline it would be something else: a start without imports, a
+        peak instead of what is resident."""
+        noted = [None if _is_offline(result) else result.server.get(key) for result in self._results]
         cells = [format(summary(values), form) if values else UNKNOWN for values in noted]
         return [title, *cells, *([UNKNOWN] if self.rivals else [])]
 
     def _comparable(self, number: int, level: Level, figure: Figure) -> list[Run]:
-        is_offline = self._results[number].settings.get("endpoint") == OFFLINE
-        return [] if is_offline and figure is not TOKENS_PER_S else self.runs[number].get(level, [])
+        return (
+            []
+            if _is_offline(self._results[number]) and figure is not TOKENS_PER_S
+            else self.runs[number].get(level, [])
+        )
 
     def _best(self, figure: Figure, spreads: Sequence[Spread | None]) -> list[str]:
         known = [spread for number in self.rivals if (spread := spreads[number]) is not None]
@@ -89,6 +93,10 @@ class _Comparison:
 
 def _ratio(first: Spread | None, other: Spread | None) -> str:
     return f"{first.median / other.median:.2f}x" if first and other and other.median else ""
+
+
+def _is_offline(result: BenchmarkResult) -> bool:
+    return result.settings.get("endpoint") == OFFLINE
 
 
 def _is_variant(result: BenchmarkResult) -> bool:

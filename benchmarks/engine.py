@@ -13,17 +13,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from benchmarks.engine_overhead import measure_overhead
 from benchmarks.engine_records import EngineResult, EngineRun, draw, median, table
 from benchmarks.engine_requests import Answers, answer
-from benchmarks.flags import counts, new_parser, new_seed, positive
+from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
 from benchmarks.machine import this_machine
 from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
 from benchmarks.outcome import DEFAULT_FOLDER
+from benchmarks.stopping import until_stopped
 from vfastml.errors import VFastMLError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
 from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
 from vfastml.text_engine.prompt_encoder import load_prompt_encoder
@@ -31,23 +34,30 @@ from vfastml.text_engine.prompt_encoder import load_prompt_encoder
 _WARM_UP_TOKENS = 2
 _SHARED = 0.9
 """Of a prompt: the part that is alike where prompts share one."""
+_LEAST_STEP_TOKENS = 128
 _NO_CACHE = "0 % share, no cache"
 _COLD = "0 % share"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 1 if the model cannot be loaded."""
+    """The exit status: 0, 1 if the model cannot be loaded, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
     args.seed = new_seed() if args.seed is None else args.seed
+    return until_stopped(lambda: _run(args, given))
+
+
+def _run(args: argparse.Namespace, given: list[str]) -> int:
     machine, date = this_machine(), datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     try:
-        runs = args.measure(resolve_model(args.model_uri).folder, args)
+        stored = resolve_model(args.model_uri)
+        runs = args.measure(stored.folder, args)
     except (ModelStoreError, VFastMLError) as error:
         print(error, file=sys.stderr)
         return 1
-    settings = {name: value for name, value in vars(args).items() if name not in ("measure", "mode", "output")}
-    command = ["python", "-m", "benchmarks.engine", *given]
+    left_out = ("measure", "mode", "output", "model_uri")
+    settings = {name: value for name, value in vars(args).items() if name not in left_out} | {"model": stored.model_id}
+    command = ["python", "-m", "benchmarks.engine", *recorded(given)]
     result = EngineResult(mode=args.mode, date=date, command=command, settings=settings, machine=machine, runs=runs)
     _publish(result, args.output)
     return 0
@@ -124,10 +134,11 @@ def _speeds(answers: Answers, num_prompt_tokens: int) -> dict[str, float]:
 
 
 def _bandwidth(weights_gb_per_s: float) -> dict[str, float]:
-    limit = read_bandwidth() / 1e9
+    threads = torch.get_num_threads()
+    limit = read_bandwidth(threads) / 1e9
     return {
         "weights read, GB/s": weights_gb_per_s,
-        "memory, GB/s": limit,
+        f"memory, GB/s ({threads} thread{'s' if threads > 1 else ''})": limit,
         "of bandwidth, %": 100 * weights_gb_per_s / limit,
     }
 
@@ -139,10 +150,20 @@ def _load(folder: Path, args: argparse.Namespace, **config: Any) -> LoadedEngine
         decoder=args.decoder,
         quantization=args.quantization,
         max_num_seqs=max(args.batch),
-        max_num_batched_tokens=args.max_num_batched_tokens,
+        max_num_batched_tokens=_step_tokens(args),
         measure_limits="never",
     )
     return load_engine(folder, replace(asked, **config), lambda phase: None)
+
+
+def _step_tokens(args: argparse.Namespace) -> int | None:
+    """Room in a step for a token of each sequence, or fewer would run than the record says. None on a GPU: by default
+    there is room for many more."""
+    given: int | None = args.max_num_batched_tokens
+    if given is None and settle_device(args.device).type != "cpu":
+        return None
+    batch: list[int] = args.batch
+    return max(given or _LEAST_STEP_TOKENS, *batch)
 
 
 def _prompts(loaded: LoadedEngine, number: int, args: argparse.Namespace, rng: random.Random) -> list[list[int]]:
@@ -163,14 +184,24 @@ def _publish(result: EngineResult, folder: Path) -> None:
 
 
 def _notes(result: EngineResult) -> list[str]:
-    """What the prefix cache gains and costs."""
-    title = "output tokens/s"
-    cold, off = (median(result.runs, case, title) for case in (_COLD, _NO_CACHE))
-    if result.mode != "prefix" or cold is None or off is None:
+    """What the prefix cache gains and costs, at each number of sequences."""
+    sizes = sorted({run.sequences for run in result.runs}) if result.mode == "prefix" else []
+    shares = result.settings.get("shares", [])
+    return [note for size in sizes for note in _prefix_notes([r for r in result.runs if r.sequences == size], shares)]
+
+
+def _prefix_notes(runs: Sequence[EngineRun], shares: Sequence[int]) -> list[str]:
+    title, size = "output tokens/s", f"n={runs[0].sequences}"
+    cold, off = (median(runs, case, title) for case in (_COLD, _NO_CACHE))
+    if cold is None or off is None:
         return []
-    shares = [(share, median(result.runs, f"{share} % share", title)) for share in result.settings["shares"]]
-    gains = [f"{share} % of the prompts share 90 %: {gain / cold:.2f}x the tokens/s" for share, gain in shares if gain]
-    return [*gains, f"the cache costs {100 * (1 - cold / off):.1f} % of tokens/s where nothing is shared"]
+    speeds = [(share, median(runs, f"{share} % share", title)) for share in shares]
+    gains = [
+        f"{size}: {share} % of the prompts share 90 %: {gain / cold:.2f}x the tokens/s"
+        for share, gain in speeds
+        if gain
+    ]
+    return [*gains, f"{size}: the cache costs {100 * (1 - cold / off):.1f} % of tokens/s where nothing is shared"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     modes = parser.add_subparsers(dest="mode", required=True)
     each = {measure.__name__: _mode(modes, measure) for measure in (overhead, throughput, prefix)}
     each["overhead"].add_argument("--steps", type=positive, default=300, metavar="N", help="of a run")
+    step_tokens = "as the model server takes it, but no less than the largest batch"
     for mode, batch, input_tokens in (("throughput", "1,8,32", 128), ("prefix", "8", 512)):
         add = each[mode].add_argument
         add("--input-tokens", type=positive, default=input_tokens, metavar="N", help="length of every prompt")
@@ -186,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--quantization", choices=QUANTIZATIONS, help="as the model server takes it")
         add("--dtype", default="auto", help="as the model server takes it")
         add("--device", default="auto", help="as the model server takes it")
-        add("--max-num-batched-tokens", type=positive, metavar="N", help="as the model server takes it")
+        add("--max-num-batched-tokens", type=positive, metavar="N", help=step_tokens)
         each[mode].set_defaults(batch=counts(batch))
     shares = "percent of the prompts that share 90 %% with one that was answered before"
     each["prefix"].add_argument("--shares", type=counts, default="50,100", metavar="P,P", help=shares)

@@ -43,6 +43,10 @@ class FreeModel:
         self.returned = _clock()
         return sampled
 
+    def parts(self) -> dict[str, tuple[object, str]]:
+        """See Runner."""
+        return {}
+
 
 class _NoText:
     """Detokenizer whose work is nothing; its pieces are not empty, so that they are given out."""

@@ -59,7 +59,7 @@ def table(result: EngineResult) -> TextTable:
 
 
 def median(runs: Sequence[EngineRun], case: str, title: str) -> float | None:
-    """Over the runs of a case, whatever their number of sequences; None if they do not have that figure."""
+    """Over the runs of a case; None if they do not have that figure."""
     spread = _spread([run for run in runs if run.case == case], title)
     return None if spread is None else spread.median
 

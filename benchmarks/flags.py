@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+_SECRET = re.compile(r"(--api-key(?:=|\s+))\S+")
+_FOLDERS = re.compile(r"""(?<![^\s=,'"])(?:file:|~|/)[^,'"]*?(?=\s+-|[,'"]|$)""")
+"""From the beginning of an absolute path to the flag that follows, if any: a path may have spaces in it."""
 
 
 def new_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -68,7 +75,12 @@ def new_seed() -> int:
     return secrets.randbits(32)
 
 
-def without_secret(arguments: list[str]) -> list[str]:
-    """A command line that may be stored."""
-    shown = [f"{each.partition('=')[0]}=..." if each.startswith("--api-key=") else each for each in arguments]
-    return ["..." if before == "--api-key" else each for before, each in zip(["", *shown], shown, strict=False)]
+def recorded(arguments: Sequence[str]) -> list[str]:
+    """A command line that may be stored: without keys, and without where things lie on a machine."""
+    pairs = zip(["", *arguments], arguments, strict=False)
+    return ["..." if before == "--api-key" else recorded_text(each) for before, each in pairs]
+
+
+def recorded_text(text: str) -> str:
+    """One argument, or several in one text; of an absolute path its last part."""
+    return _FOLDERS.sub(lambda found: Path(found[0]).name, _SECRET.sub(r"\1...", text))

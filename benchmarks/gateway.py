@@ -19,12 +19,13 @@ from benchmarks.completion import PATHS
 from benchmarks.cpu_time import cpu_seconds
 from benchmarks.errors import BenchmarkError
 from benchmarks.event_counter import count_events
-from benchmarks.flags import counts, new_parser, positive
+from benchmarks.flags import counts, new_parser, positive, recorded
 from benchmarks.gateway_processes import GatewayProcesses, running_processes
 from benchmarks.gateway_records import LEGEND, GatewayResult, GatewayRun, draw, notes, table
 from benchmarks.http_exchange import ServerAddress
 from benchmarks.machine import this_machine
 from benchmarks.outcome import DEFAULT_FOLDER, print_notes
+from benchmarks.stopping import until_stopped
 
 _WARM_UP = (8, 16)
 """Streams and tokens that do not count: the first request of a gateway makes its layers."""
@@ -32,9 +33,13 @@ _MESSAGES = [{"role": "user", "content": "Hello!"}]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 all went well, 1 nothing could be measured."""
+    """The exit status: 0 all went well, 1 nothing could be measured, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
+    return until_stopped(lambda: _run(args, given))
+
+
+def _run(args: argparse.Namespace, given: list[str]) -> int:
     machine, date = this_machine(), datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     try:
         with (
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     result = GatewayResult(
         date=date,
-        command=["python", "-m", "benchmarks.gateway", *given],
+        command=["python", "-m", "benchmarks.gateway", *recorded(given)],
         settings={"tokens": args.tokens, "step_ms": args.step_ms, "pinned": processes.pinned},
         machine=machine,
         runs=runs,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import httpx
 import psutil
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.peers import HOST, free_port
 
 _START_S = 60.0
 
@@ -34,10 +33,10 @@ class GatewayProcesses:
 @contextlib.contextmanager
 def running_processes(step_ms: float) -> Iterator[GatewayProcesses]:
     """Stopped at the end. This process stays on the cores that the gateway does not have. Raises BenchmarkError."""
-    http_port, rpc_port = _free_port(), _free_port()
-    url = f"http://127.0.0.1:{http_port}"
+    http_port, rpc_port = free_port(), free_port()
+    url = f"http://{HOST}:{http_port}"
     api_server = ["prebuilt_apps.openai.api_server", "--port", str(http_port)]
-    api_server += ["--model-server", f"tcp://127.0.0.1:{rpc_port}", "--log-level", "warning"]
+    api_server += ["--model-server", f"tcp://{HOST}:{rpc_port}", "--log-level", "warning"]
     with contextlib.ExitStack() as stack:
         others, first = _split_cores()
         stack.callback(_pin, others | first)
@@ -64,7 +63,9 @@ def _pin(cores: set[int]) -> None:
 
 @contextlib.contextmanager
 def _started(module: list[str]) -> Iterator[psutil.Process]:
-    with subprocess.Popen([sys.executable, "-m", *module], stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-m", *module]
+    # Of a group of its own: Ctrl-C is for this program, which then ends it.
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0) as process:
         try:
             yield psutil.Process(process.pid)
         finally:
@@ -73,16 +74,12 @@ def _started(module: list[str]) -> Iterator[psutil.Process]:
 
 def _wait_ready(url: str, *processes: psutil.Process) -> None:
     until = time.monotonic() + _START_S
-    while time.monotonic() < until:
-        if any(process.status() == psutil.STATUS_ZOMBIE for process in processes):
-            raise BenchmarkError("A process has ended at its start; see what it has logged above.")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=5):
-            return
-        time.sleep(0.05)
+    with httpx.Client(trust_env=False, timeout=5.0) as client:  # no proxy leads to this machine
+        while time.monotonic() < until:
+            if any(process.status() == psutil.STATUS_ZOMBIE for process in processes):
+                raise BenchmarkError("A process has ended at its start; see what it has logged above.")
+            with contextlib.suppress(httpx.TransportError):
+                if client.get(f"{url}/readyz").is_success:
+                    return
+            time.sleep(0.05)
     raise BenchmarkError(f"The gateway was not ready within {_START_S:.0f} s; see what it has logged above.")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

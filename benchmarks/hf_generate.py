@@ -22,14 +22,14 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from benchmarks.comparison import OFFLINE
-from benchmarks.flags import counts, new_parser, new_seed, positive
+from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
 from benchmarks.hf_batch import ContinuousBatches
 from benchmarks.hf_labels import LABELS, STATIC
 from benchmarks.machine import this_machine
 from benchmarks.metrics import measure
 from benchmarks.outcome import DEFAULT_FOLDER, publish
 from benchmarks.records import TOKENS_STREAMED, BenchmarkResult, RequestRecord, Run
-from benchmarks.serve import INTERRUPTED
+from benchmarks.stopping import INTERRUPTED
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
 
 Generate = Callable[[torch.Tensor, int], list[RequestRecord]]
@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     date, machine, began = datetime.now().astimezone(), this_machine(), time.perf_counter()
     runs: list[Run] = []
-    facts = {"transformers": transformers.__version__, "torch": str(torch.__version__), "model": args.model_uri}
+    facts: dict[str, Any] = {"transformers": transformers.__version__, "torch": str(torch.__version__)}
     try:
-        model = load(args.model_uri, args.dtype, args.device)
+        stored = resolve_model(args.model_uri)
+        facts["model"] = stored.model_id
+        model = load(stored.folder, args.dtype, args.device)
         with _method(model, args) as generate:
             _warm_up(model, generate, args)
             facts["ready_s"] = [time.perf_counter() - began]
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = BenchmarkResult(
             label=args.label or LABELS[args.method],
             date=date.strftime("%Y%m%d-%H%M%S"),
-            command=["python", "-m", "benchmarks.hf_generate", *given],
+            command=["python", "-m", "benchmarks.hf_generate", *recorded(given)],
             settings=_settings(args),
             server=facts | {"resident_mb": [_peak_resident_mb()]},
             machine=machine,
@@ -72,9 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if len(runs) == len(args.batch) * args.repeats else INTERRUPTED
 
 
-def load(model_uri: str, dtype: str, device: str) -> PreTrainedModel:
-    """Ready to generate. Raises ModelStoreError."""
-    folder = resolve_model(model_uri).folder
+def load(folder: Path, dtype: str, device: str) -> PreTrainedModel:
+    """Ready to generate."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
     model.generation_config.pad_token_id = model.generation_config.pad_token_id or 0
     return model

@@ -75,13 +75,18 @@ class Bench:
 
 def measure_limits(single: SingleKernels, seconds: float, memory: int) -> Limits:
     """With the threads of `single`."""
-    data = Arena(memory).take(memory // 64 * 64).fill_(1)
     peaks = {}
     for name, number_format in FORMATS.items():
         operations = single.compute(number_format, _PEAK_ROUNDS)
         peaks[name] = operations / best_seconds(lambda: single.compute(number_format, _PEAK_ROUNDS), seconds)  # noqa: B023
-    read_s = best_seconds(lambda: single.read(data), _READING * seconds)
-    return Limits(threads=single.num_threads, bytes_per_s=data.nbytes / read_s, operations_per_s=peaks)
+    bytes_per_s = reading_speed(single, _READING * seconds, memory)
+    return Limits(threads=single.num_threads, bytes_per_s=bytes_per_s, operations_per_s=peaks)
+
+
+def reading_speed(single: SingleKernels, seconds: float, memory: int) -> float:
+    """Bytes per second with the threads of `single`, which do nothing but read them: the best of all runs."""
+    data = Arena(memory).take(memory // 64 * 64).fill_(1)
+    return data.nbytes / best_seconds(lambda: single.read(data), seconds)
 
 
 def best_seconds(run: Callable[[], object], seconds: float) -> float:

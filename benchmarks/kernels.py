@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.flags import counts, new_parser, positive
+from benchmarks.flags import counts, new_parser, positive, recorded
 from benchmarks.kernel_attention import attention_runs
 from benchmarks.kernel_bench import DTYPES, FORMATS, Bench, ModelShape, measure_limits
 from benchmarks.kernel_products import product_runs
@@ -21,6 +21,7 @@ from benchmarks.kernel_records import LEGEND, KernelResult, KernelRun, Limits, d
 from benchmarks.kernel_rows import row_runs
 from benchmarks.machine import this_machine
 from benchmarks.outcome import DEFAULT_FOLDER
+from benchmarks.stopping import until_stopped
 from vfastml.text_engine import cpu_kernels
 from vfastml.text_engine.cpu_kernels import Kernels, NoKernels
 from vfastml.text_engine.cpu_kernels.levels import LEVELS
@@ -30,9 +31,13 @@ _FAMILIES = ("products", "attention", "rows")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 1 where there are no kernels for this machine."""
+    """The exit status: 0, 1 where there are no kernels for this machine, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
+    return until_stopped(lambda: _run(args, given))
+
+
+def _run(args: argparse.Namespace, given: list[str]) -> int:
     machine, date = this_machine(), datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     try:
         kernels = cpu_kernels.load(args.level)
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = KernelResult(
         level=kernels.level,
         date=date,
-        command=["python", "-m", "benchmarks.kernels", *given],
+        command=["python", "-m", "benchmarks.kernels", *recorded(given)],
         settings={name: value for name, value in vars(args).items() if name != "output"},
         machine=machine,
         limits=[limits for limits, _ in measured],

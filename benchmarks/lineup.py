@@ -36,11 +36,13 @@ def peer_names(text: str) -> list[str]:
 
 @dataclass
 class Lineup:
-    """In the order of the table: the first is this server, without further flags."""
+    """In the order of the table: the first is this server, without further flags unless a variant has its name."""
 
     entrants: list[Entrant] = field(default_factory=list)
     variants: set[str] = field(default_factory=set)
     """Labels of this server with other flags."""
+    flags: dict[str, str] = field(default_factory=dict)
+    """By label, of those that are started with any."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why."""
 
@@ -65,6 +67,7 @@ def line_up(args: argparse.Namespace, task: Task, asker: Asker, logs: Path) -> L
 
     flags_by_label = {OWN.name: ""} | dict(args.variant)
     lineup.entrants += [started(label, OWN, flags) for label, flags in flags_by_label.items()]
+    lineup.flags = {label: flags for label, flags in flags_by_label.items() if flags}
     lineup.variants = {*flags_by_label} - {OWN.name}
     urls = dict(args.peer)
     for name in args.peers:

@@ -38,8 +38,9 @@ class Goals:
         return self.ttft_s is not None or self.tpot_s is not None
 
     def met_by(self, record: RequestRecord) -> bool:
-        """A latency that is not known meets no goal, but that of a single token has no TPOT to miss."""
-        in_time = self.ttft_s is None or (record.ttft_s is not None and record.ttft_s <= self.ttft_s)
+        """A latency that is not known meets no goal, but that of a single token has no TPOT to miss. The wait to be
+        sent counts as TTFT here."""
+        in_time = self.ttft_s is None or (record.ttft_s is not None and record.late_s + record.ttft_s <= self.ttft_s)
         if self.tpot_s is None or record.output_tokens == 1:
             return in_time
         return in_time and record.tpot_s is not None and record.tpot_s <= self.tpot_s

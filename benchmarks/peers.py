@@ -34,7 +34,8 @@ class Task:
     folder: Path
     name: str
     dtype: str
-    threads: int
+    cores: int
+    """All that this process may use: a server that has to be told how many threads it has gets so many."""
     seats: int
     """Requests that run at a time."""
     row_tokens: int
@@ -92,7 +93,7 @@ def _llama_cpp(tools: Tools, task: Task, port: int) -> Command:
     if not tools.gguf.is_file():
         raise NotAvailable(f"there is no file {tools.gguf}; correct --gguf")
     words = [str(program), "--model", str(tools.gguf), "--alias", task.name, *_listen("--host", port), "--no-webui"]
-    words += ["--threads", str(task.threads), "--parallel", str(task.seats)]
+    words += ["--threads", str(task.cores), "--parallel", str(task.seats)]
     words += ["--ctx-size", str(task.seats * max(1024, task.row_tokens))]  # all slots share it
     libraries = [str(program.parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return Command(words, {"LD_LIBRARY_PATH": os.pathsep.join(libraries)})

@@ -17,9 +17,11 @@ import torch
 from rich.console import Console
 
 from benchmarks.english_text import EnglishText, language_reference, text_file
-from benchmarks.flags import new_parser, positive
+from benchmarks.errors import BenchmarkError
+from benchmarks.flags import new_parser, positive, recorded
 from benchmarks.machine import Machine, this_machine
 from benchmarks.outcome import DEFAULT_FOLDER
+from benchmarks.stopping import INTERRUPTED
 from benchmarks.tables import TextTable
 from vfastml.errors import VFastMLError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stored = resolve_model(args.model_uri)
         result = PerplexityResult(
             date=datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"),
-            command=["python", "-m", "benchmarks.perplexity", *given],
+            command=["python", "-m", "benchmarks.perplexity", *recorded(given)],
             model=stored.model_id,
             text=text.source,
             sha256=text.sha256,
@@ -92,21 +94,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             figure = measure(stored.folder, text, precision, args)
             console.print(f"{precision} ({figure.decoder}): {figure.seconds:.1f} s", highlight=False)
             result.figures.append(figure)
-    except (ModelStoreError, VFastMLError, OSError) as error:
+    except (BenchmarkError, ModelStoreError, VFastMLError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     _publish(result, args.output, console)
     return 0
 
 
 def measure(folder: Path, text: EnglishText, precision: str, args: argparse.Namespace) -> Figure:
-    """Loads the model anew. Raises VFastMLError if it cannot be computed with in that precision."""
+    """Loads the model anew. Raises VFastMLError if it cannot be computed with in that precision, and
+    BenchmarkError if there is nothing to predict."""
     decoder = _load(folder, precision, args)
     encoder = load_prompt_encoder(folder, num_embeddings=decoder.vocab_size)
     tokens = encoder.encode_text(text.text, max_tokens=sys.maxsize, add_special_tokens=False)[: args.tokens]
+    if len(tokens) < 2:
+        raise BenchmarkError("The text has fewer than two tokens: give a longer one with --text.")
     num_blocks = -(-args.window // BLOCK_SIZE)
     forward = decoder.on(KVCache(decoder.kv_shapes, num_blocks, BLOCK_SIZE, decoder.dtype, decoder.device))
     began = time.perf_counter()
@@ -186,18 +191,18 @@ def _precisions(text: str) -> list[str]:
     return found
 
 
-def _window(text: str) -> int:
+def _several(text: str) -> int:
     number = positive(text)
     if number < 2:
-        raise argparse.ArgumentTypeError("a window of one token predicts nothing")
+        raise argparse.ArgumentTypeError("one token predicts nothing")
     return number
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("python -m benchmarks.perplexity", "Perplexity of a text in several precisions.")
     add = parser.add_argument
-    add("--tokens", type=positive, default=10000, metavar="N", help="of the text, from its beginning")
-    add("--window", type=_window, default=512, metavar="N", help="tokens that are read together, from nothing")
+    add("--tokens", type=_several, default=10000, metavar="N", help="of the text, from its beginning")
+    add("--window", type=_several, default=512, metavar="N", help="tokens that are read together, from nothing")
     precisions = "with commas between; the ratios are to the first"
     add("--precisions", type=_precisions, default=",".join(PRECISIONS), metavar="NAME,NAME", help=precisions)
     add("--model-uri", default=DEFAULT_MODEL, help="as the model server takes it")

@@ -12,6 +12,7 @@ import msgspec
 
 from benchmarks.completion import LENGTH_WAYS, Asking, Usage, Whole, error_of, whole_completion
 from benchmarks.errors import BenchmarkError
+from benchmarks.flags import recorded_text
 from benchmarks.http_exchange import OK, Answer, ExchangeError, ServerAddress, exchange
 from benchmarks.prompts import LengthFit, Prompt, random_text
 
@@ -48,7 +49,8 @@ async def probe(
     asking = Asking(server, endpoint, model or models[0]["id"], LENGTH_WAYS[0], timeout_s)
     asking, first = await _accepted(asking, Prompt(random_text(_PROBE_WORDS[0], rng), 2))
     second = await _ask(asking, Prompt(random_text(_PROBE_WORDS[1], rng), 2))
-    facts = {"model": asking.model, "owned_by": _owner(models, asking.model), "length_way": asking.length_way}
+    facts = {"model": recorded_text(asking.model), "owned_by": _owner(models, asking.model)}
+    facts["length_way"] = asking.length_way
     facts |= {"server_header": listing.headers.get("server")} | await _version(server)
     return Probed(asking, _fit(first, second), facts)
 

@@ -54,6 +54,7 @@ def load_all(paths: Sequence[Path]) -> list[BenchmarkResult]:
 def remarks(results: Sequence[BenchmarkResult]) -> list[str]:
     """What a reader has to know: of each result, and of the comparison."""
     found = [f"{result.label}: {note}" for result in results for note in notes(result)]
+    found += [f"{result.label}: started with {flags}" for result in results if (flags := result.server.get("flags"))]
     servers = [result for result in results if result.settings.get("endpoint") != OFFLINE]
     for name, default in COMPARABLE.items():
         values = [result.settings.get(name, default) for result in servers]

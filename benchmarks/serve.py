@@ -24,7 +24,7 @@ from benchmarks.flags import (
     not_negative,
     positive,
     rates,
-    without_secret,
+    recorded,
 )
 from benchmarks.http_exchange import ServerAddress
 from benchmarks.machine import this_machine
@@ -34,9 +34,8 @@ from benchmarks.probe import Probed, probe
 from benchmarks.progress import Bars
 from benchmarks.records import BenchmarkResult, Level
 from benchmarks.session import Plan, Session
+from benchmarks.stopping import INTERRUPTED
 from benchmarks.workload_flags import add_workload_flags, workload_of, workload_settings
-
-INTERRUPTED = 130
 
 _CONCURRENCY = [1, 8, 32]
 _OPEN_LOOP_PROMPTS = 64
@@ -114,7 +113,7 @@ class ServeBenchmark:
         return BenchmarkResult(
             label=args.label or probed.facts["owned_by"] or f"{server.host}-{server.port}",
             date=self._date.strftime("%Y%m%d-%H%M%S"),
-            command=["python", "-m", "benchmarks.serve", *without_secret(self._given)],
+            command=["python", "-m", "benchmarks.serve", *recorded(self._given)],
             settings={
                 "endpoint": args.endpoint,
                 **workload_settings(args),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.closed_loop import closed_loop
 from benchmarks.completion import stream_completion, whole_completion
@@ -24,6 +24,9 @@ from benchmarks.records import (
     Run,
     RunMetrics,
 )
+
+_WARM_UP_TOKENS = 8
+"""The longest answer before the first run."""
 
 RunBegins = Callable[[Level, int, int], None]
 """Gets level, repeat (from 1) and the number of requests."""
@@ -60,14 +63,15 @@ class Session:
         self._plan = plan
 
     async def warm_up(self) -> None:
-        """Requests that are not counted. Raises BenchmarkError if one fails."""
+        """Requests with short answers that are not counted. Raises BenchmarkError if one fails."""
         records: list[RequestRecord] = []
         busiest = max(self._plan.levels, key=lambda level: level.concurrency)
         seed = self._plan.run_seed(busiest, 0)
         prompts = self._plan.workload.prompts(self._plan.warmup, self._probed.fit, seed)
 
         async def ask(prompt: Prompt) -> None:
-            records.append(await stream_completion(self._probed.asking, prompt, time.perf_counter()))
+            short = replace(prompt, output_tokens=min(prompt.output_tokens, _WARM_UP_TOKENS))
+            records.append(await stream_completion(self._probed.asking, short, time.perf_counter()))
 
         await closed_loop(prompts, busiest.concurrency, ask)
         for record in records:

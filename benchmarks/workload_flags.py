@@ -9,13 +9,13 @@ from benchmarks.flags import positive, ratio
 from benchmarks.prompts import Lengths, RandomPrompts, SharedPrefixPrompts, Workload
 from benchmarks.questions import QuestionPrompts
 
-RANDOM, QUESTIONS, SHARED_PREFIX = "random", "mt-bench", "shared-prefix"
+RANDOM, QUESTIONS, SHARED_PREFIX = "random", "questions", "shared-prefix"
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """Which prompts, and how long they and the answers are."""
     add = parser.add_argument
-    what = "random words; questions like MT-Bench's; random words behind a shared beginning"
+    what = "random words; our own short questions; random words behind a shared beginning"
     add("--prompts", choices=(RANDOM, QUESTIONS, SHARED_PREFIX), default=RANDOM, help=what)
     add(
         "--input-tokens", type=positive, default=128, metavar="N", help="mean length of a prompt; questions have theirs"

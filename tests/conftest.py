@@ -25,7 +25,7 @@ def builtin_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of tiny random models with a byte tokenizer: `llama`, `qwen2`, `qwen3`, `mistral` (sliding window of 24)."""
+    """Folders of tiny random models with a byte tokenizer: llama, qwen2, qwen3, mistral (sliding window of 24)."""
     from tests.tiny_models import save_tiny_models
 
     return save_tiny_models(tmp_path_factory.mktemp("tiny"))

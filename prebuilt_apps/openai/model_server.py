@@ -87,7 +87,12 @@ def _add_sizes(parser: argparse._ActionsContainer) -> None:
 def _add_targets(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     span = flag_types.milliseconds
-    add("--target-tpot-ms", type=span, metavar="MS", help="measured sizes keep a text's tokens within so long")
+    add(
+        "--target-tpot-ms",
+        type=span,
+        metavar="MS",
+        help="measured sizes keep a text's tokens within so long, at 128 tokens of context",
+    )
     add("--target-ttft-ms", type=span, metavar="MS", help="measured sizes let one step compute a prompt within so long")
     add(
         "--measure-limits",

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from benchmarks import compare, lineup
+from benchmarks.entrants import StartedServer
+from benchmarks.errors import BenchmarkError
 from benchmarks.records import BenchmarkResult
 from tests.benchmarks.fake_program import fake_peer
 from tests.benchmarks.fake_server import FakeServer, serving
@@ -61,12 +63,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    signals = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in signals]
-    yield Place(tmp_path, tiny_models["llama"], monkeypatch)
-    for number, handler in zip(signals, before, strict=True):
-        signal.signal(number, handler)
+def place(tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(tmp_path, tiny_models["llama"], monkeypatch)
 
 
 def test_servers_take_turns_and_only_one_runs(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,17 +77,20 @@ def test_servers_take_turns_and_only_one_runs(place: Place, capsys: pytest.Captu
         *("start vfastml --speed 9", "end vfastml"),
         *("start vllm", "end vllm"),
     ]
-    assert place.events() == one_turn * 2
+    # the second repeat begins with the second of them
+    assert place.events() == one_turn + one_turn[2:] + one_turn[:2]
     results = place.results()
     assert results.keys() == {"vfastml", "quick", "vllm", "remote"}
     for result in results.values():
         assert [(run.repeat, run.concurrency) for run in result.runs] == [(1, 1), (1, 2), (2, 1), (2, 2)]
         assert [run.metrics.requests for run in result.runs] == [3] * 4
         assert result.settings["seed"] == 5
-    assert results["quick"].server["variant_of"] == "vfastml"
+    assert (results["quick"].server["variant_of"], results["quick"].server["flags"]) == ("vfastml", "--speed 9")
+    assert "flags" not in results["vfastml"].server
     shown = capsys.readouterr().out
     assert "without tgi: it is not there; install it" in shown
     assert "repeat 2 of 2, remote" in shown
+    assert "quick: started with --speed 9" in shown
     (table,) = place.output.glob("compare-*.md")
     assert "| first / best other |" in table.read_text()
 
@@ -121,7 +122,9 @@ def test_what_is_written(place: Place, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_no_record_says_where_things_lie_on_this_machine(place: Place, tmp_path: Path) -> None:
     place.peers(vllm="well")
-    assert place.compare("vllm", "--repeats", "1", f"--gguf={tmp_path / 'model.gguf'}") == 0
+    flags = ["--variant", f"vfastml=--folder {tmp_path}/cache --api-key secret", f"--gguf={tmp_path / 'model.gguf'}"]
+    assert place.compare("vllm", "--repeats", "1", *flags) == 0
+    assert place.results()["vfastml"].server["flags"] == "--folder cache --api-key ..."
     for path in place.output.glob("*.json"):
         assert str(tmp_path) not in path.read_text()
         assert "--gguf=model.gguf" in json.loads(path.read_text())["command"]
@@ -154,6 +157,33 @@ def test_without_this_server_there_is_no_comparison(place: Place, capsys: pytest
     assert "vfastml ended before it was ready" in error
     assert error.count("\n") == 1
     assert place.events() == []
+
+
+def test_if_this_server_breaks_later_what_was_measured_is_shown(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = StartedServer.turn
+
+    def breaks(self: StartedServer, repeat: int) -> None:
+        if (self.label, repeat) == ("vfastml", 2):
+            raise BenchmarkError("vfastml ended early.")
+        turn(self, repeat)
+
+    monkeypatch.setattr(StartedServer, "turn", breaks)
+    place.peers(vllm="well")
+    assert place.compare("vllm", "--repeats", "2") == 1
+    shown = capsys.readouterr()
+    assert shown.err.strip() == "vfastml ended early."
+    assert "written:" in shown.out
+    assert {label: len(result.runs) for label, result in place.results().items()} == {"vfastml": 2, "vllm": 4}
+
+
+def test_a_server_is_warmed_up_for_the_highest_concurrency(place: Place) -> None:
+    given = SMALL.copy()
+    del given[given.index("--warmup") : given.index("--warmup") + 2]
+    where = ["--model-uri", str(place.model), "--output", str(place.output), "--peers", "", "--repeats", "1"]
+    assert compare.main([*where, *given]) == 0
+    assert place.results()["vfastml"].settings["warmup"] == 2
 
 
 def test_a_server_that_is_never_ready_is_stopped(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,13 @@ def test_of_what_is_no_server_only_tokens_are_compared() -> None:
     assert found["c=1  TTFT p50, ms"] == ["200", "-"]
 
 
+def test_start_and_memory_are_not_those_of_what_is_no_server() -> None:
+    offline = speed("offline", 0.5, ready_s=[1.0], resident_mb=[100.0])
+    offline.settings["endpoint"] = "offline"
+    found = rows([speed("own", 1.0, ready_s=[3.0], resident_mb=[800.0]), offline])
+    assert (found["start to ready, s"], found["resident memory, MB"]) == (["3.0", "-"], ["800", "-"])
+
+
 def test_start_and_memory_where_they_are_known() -> None:
     own = speed("own", 1.0, ready_s=[3.0, 9.0, 4.0], resident_mb=[800.0, 900.0])
     found = rows([own, speed("remote", 1.0, ready_s=[])])

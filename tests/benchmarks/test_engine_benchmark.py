@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,10 @@ import pytest
 from benchmarks import engine, memory_bandwidth
 from benchmarks.engine_records import EngineResult, median
 from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
+from vfastml.errors import VFastMLError
+from vfastml.text_engine import cpu_kernels
+from vfastml.text_engine.cpu_kernels import NoKernels
+from vfastml.text_engine.engine_config import EngineConfig
 
 LENGTHS = ["--input-tokens", "40", "--output-tokens", "4", "--repeats", "2", "--device", "cpu", "--decoder", "hf"]
 
@@ -16,13 +21,15 @@ def run(arguments: list[str], model: Path, output: Path) -> EngineResult:
     given = [*arguments, "--model-uri", str(model), "--output", str(output)]
     assert engine.main(given) == 0
     (written,) = output.glob("engine-*.json")
+    assert str(model.parent) not in written.read_text()
+    assert str(output) not in written.read_text()
     assert written.with_suffix(".png").stat().st_size > 0
     return msgspec.json.decode(written.read_bytes(), type=EngineResult)
 
 
 @pytest.fixture
 def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "read_bandwidth", lambda: read_bandwidth(1 << 20))
+    monkeypatch.setattr(engine, "read_bandwidth", lambda threads: read_bandwidth(threads, 1 << 20))
 
 
 def test_overhead_has_every_part(
@@ -54,12 +61,39 @@ def test_throughput_of_a_tiny_model(tiny_models: dict[str, Path], tmp_path: Path
 def test_prefix_is_found_by_the_share_that_has_it(
     tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["prefix", *LENGTHS, "--batch", "4", "--shares", "50,100", "--dtype", "float32"]
+    arguments = ["prefix", *LENGTHS, "--batch", "2,4", "--shares", "50,100", "--dtype", "float32"]
     runs = run(arguments, tiny_models["llama"], tmp_path).runs
     cases = ("0 % share, no cache", "0 % share", "50 % share", "100 % share")
     # 36 of 40 tokens are alike, two whole blocks of 16
     assert [median(runs, case, "cached, %") for case in cases] == [0, 0, 40, 80]
-    assert "where nothing is shared" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert all(f"n={size}: the cache costs" in shown for size in (2, 4))
+
+
+def test_as_many_sequences_run_as_the_record_says(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EngineConfig] = []
+
+    def load(folder: Path, config: EngineConfig, report: object) -> None:
+        asked.append(config)
+        raise VFastMLError("enough")
+
+    monkeypatch.setattr(engine, "load_engine", load)
+    where = ["--model-uri", str(tiny_models["llama"]), "--output", str(tmp_path), "--device", "cpu"]
+    for sizes in (["--batch", "1,8"], ["--batch", "1,256"], ["--batch", "256", "--max-num-batched-tokens", "64"]):
+        assert engine.main(["throughput", *where, *sizes]) == 1
+    assert [each.max_num_batched_tokens for each in asked] == [128, 256, 256]
+
+
+def test_ctrl_c_is_no_traceback(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "measure_overhead", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert engine.main(["overhead", "--model-uri", str(tiny_models["llama"])]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_weights_that_a_step_reads(tiny_models: dict[str, Path]) -> None:
@@ -71,10 +105,14 @@ def test_weights_that_a_step_reads(tiny_models: dict[str, Path]) -> None:
     assert weight_bytes(tiny_models["llama"], "int8") == matrices + norms
 
 
-def test_bandwidth_is_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kernels_bandwidth_is_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(level: str) -> None:
+        raise NoKernels("this processor has no AVX2")
+
+    monkeypatch.setattr(cpu_kernels, "load", refuse)
     seconds = iter([3.0, 2.0, *[4.0] * 10])
     monkeypatch.setattr(memory_bandwidth, "_seconds", lambda *_: next(seconds))
-    assert read_bandwidth(1 << 20) == (1 << 20) / 2.0
+    assert read_bandwidth(3, 1 << 20) == (1 << 20) / 2.0
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

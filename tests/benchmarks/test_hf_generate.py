@@ -16,7 +16,9 @@ def test_batches_of_a_tiny_model(
     model = ["--model-uri", str(tiny_models["llama"]), "--dtype", "float32", "--method", method]
     assert hf_generate.main([*model, *lengths, "--output", str(tmp_path)]) == 0
     (written,) = tmp_path.glob(f"{label}-*.json")
+    assert str(tmp_path) not in written.read_text()
     result = BenchmarkResult.load(written)
+    assert result.server["model"] == tiny_models["llama"].name
     runs = result.runs
     assert [(run.concurrency, run.repeat, len(run.records)) for run in runs] == [
         (1, 1, 1),

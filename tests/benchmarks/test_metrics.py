@@ -117,6 +117,11 @@ def test_goodput_counts_requests_that_met_every_goal(goals: Goals, good: int) ->
     assert metrics.goodput_per_s == pytest.approx(good / metrics.wall_s)
 
 
+def test_who_waited_to_be_sent_waited_for_the_first_token() -> None:
+    metrics = measure([record(late_s=0.3), record(late_s=0.05)], 0.0, Goals(ttft_s=0.4))
+    assert metrics.goodput_per_s == pytest.approx(1 / metrics.wall_s)
+
+
 def test_no_goals_no_goodput() -> None:
     assert measure([record()], 0.0).goodput_per_s is None
 

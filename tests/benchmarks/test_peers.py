@@ -8,7 +8,7 @@ from benchmarks.peers import OWN, PEERS, NotAvailable, Task, Tools, free_port, r
 from benchmarks.turn_times import TurnTimes
 from prebuilt_apps.openai.__main__ import build_parser
 
-TASK = Task(folder=Path("/models/m"), name="m", dtype="bfloat16", threads=2, seats=32, row_tokens=600, has_gpu=False)
+TASK = Task(folder=Path("/models/m"), name="m", dtype="bfloat16", cores=3, seats=32, row_tokens=600, has_gpu=False)
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def test_llama_cpp_has_room_for_every_slot_and_its_own_libraries(
     command = PEERS["llama.cpp"].command(tools, TASK, 5000)
     assert after(command.words, "--model") == str(tmp_path / "m.gguf")
     assert (after(command.words, "--parallel"), after(command.words, "--ctx-size")) == ("32", "32768")
+    assert after(command.words, "--threads") == "3"
     assert command.environment["LD_LIBRARY_PATH"] == f"{tmp_path}:/other"
 
 

@@ -43,6 +43,7 @@ def test_it_is_that_of_the_model_itself(
     where = ["--model-uri", str(folder), "--text", str(text_file), "--output", str(tmp_path / "results")]
     assert perplexity.main([*lengths, *where, "--precisions", "float32,bfloat16"]) == 0
     (written,) = (tmp_path / "results").glob("perplexity-*.json")
+    assert str(tmp_path) not in written.read_text()
     result = json.loads(written.read_text())
     exact, rounded = result["figures"]
     assert (exact["precision"], exact["tokens"]) == ("float32", 697)
@@ -59,7 +60,17 @@ def test_what_is_not_there_is_one_line(arguments: list[str], capsys: pytest.Capt
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--precisions", "int3"], ["--window", "1"], ["--tokens", "0"]])
+def test_a_text_that_is_too_short_is_one_line(
+    tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("")
+    where = ["--model-uri", str(tiny_models["llama"]), "--text", str(text), "--precisions", "float32"]
+    assert perplexity.main(where) == 1
+    assert capsys.readouterr().err == "The text has fewer than two tokens: give a longer one with --text.\n"
+
+
+@pytest.mark.parametrize("arguments", [["--precisions", "int3"], ["--window", "1"], ["--tokens", "1"]])
 def test_wrong_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         perplexity.main(arguments)

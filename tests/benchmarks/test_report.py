@@ -54,6 +54,14 @@ def test_what_was_not_asked_alike_is_said(files: list[str], tmp_path: Path, caps
     assert "Not asked alike, input_tokens: fast 128, other 8" in capsys.readouterr().err
 
 
+def test_flags_are_said(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = result("other", [run([record()])], **SETTINGS)
+    other.server["flags"] = "--quantization int8"
+    other.save(tmp_path / "other.json")
+    assert report.main([files[0], str(tmp_path / "other.json"), "--markdown"]) == 0
+    assert "other: started with --quantization int8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "cannot be read"), ("{}", "is not a result of a benchmark"), ("no", "is not a result of a benchmark")],

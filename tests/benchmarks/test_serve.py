@@ -142,11 +142,11 @@ def test_an_open_loop_may_be_capped(tmp_path: Path) -> None:
     assert all(record.late_s <= record.started_s for record in run.records)
 
 
-def test_questions_like_those_of_mt_bench(tmp_path: Path) -> None:
+def test_our_own_questions(tmp_path: Path) -> None:
     fake = FakeServer()
-    _, result = measured(fake, tmp_path, "--concurrency", "1", "--prompts", "mt-bench", "--endpoint", "chat")
+    _, result = measured(fake, tmp_path, "--concurrency", "1", "--prompts", "questions", "--endpoint", "chat")
     assert all("\n\nThen: " in body["messages"][0]["content"] for body in fake.streamed)
-    assert (result.settings["prompts"], result.settings["input_tokens"]) == ("mt-bench", None)
+    assert (result.settings["prompts"], result.settings["input_tokens"]) == ("questions", None)
 
 
 def test_prompts_that_share_a_prefix(tmp_path: Path) -> None:

@@ -68,6 +68,18 @@ async def test_a_failure_comes_after_what_was_said_and_before_the_end_of_others(
         await soon(arrivals.next())
 
 
+async def test_a_failure_does_not_wait_for_the_others_to_be_silent():
+    tasks = [new_task("a"), new_task("b")]
+    arrivals = Arrivals(tasks)
+    tasks[1].add_delta(Delta("b", 0, "x"))
+    tasks[1].fail(ServerLostError("Gone."))
+    tasks[0].add_delta(Delta("a", 0, "1"))
+    assert await soon(arrivals.next()) == [(0, Delta("a", 0, "1")), (1, Delta("b", 0, "x"))]
+    tasks[0].add_delta(Delta("a", 0, "2"))
+    with pytest.raises(ServerLostError):
+        await soon(arrivals.next())
+
+
 async def test_it_can_be_woken_and_waits_again():
     arrivals = Arrivals([new_task()])
     await soon(arrivals.next())

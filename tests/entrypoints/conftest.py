@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
-from tests.entrypoints.running_gateway import Running
+from tests.entrypoints.running_gateway import PATIENCE_S, Running
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.drain import DrainGate
 from vfastml.entrypoints.gateway_config import GatewayConfig
@@ -75,7 +75,7 @@ def _serving(gateway: Gateway) -> Iterator[LiveGateway]:
         yield LiveGateway("127.0.0.1", port, gateway, server, loops[0])
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -108,9 +108,9 @@ def start() -> Iterator[Start]:
         running.process.communicate()
 
 
-def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
+def eventually(condition: Callable[[], object]) -> None:
     """Wait for what another thread or process does."""
-    end = time.monotonic() + within_s
+    end = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)

@@ -15,6 +15,10 @@ import httpx
 from tests.e2e.service import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 60.0
+"""For what takes a moment on a machine that has nothing else to do."""
+GRACE_S = 50.0
+"""A grace time that is told from none, however busy the machine is."""
 
 
 class Running:
@@ -26,14 +30,20 @@ class Running:
         )
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
-        self.url = re.findall(r"http://[^\s]+", self.greeting)[0]
-        wait_until(lambda: livez(self.url), 10, "it answers")
+        try:
+            found = re.search(r"http://\S+", self.greeting)
+            assert found, "it did not greet"
+            self.url = found.group()
+            wait_until(lambda: livez(self.url), PATIENCE_S, "it answers")
+        except AssertionError as error:
+            self.process.kill()
+            raise AssertionError(f"{error}; it said: {self.process.communicate()[1]}") from None
 
     def signal(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
     def exit_code(self) -> int:
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE_S)
 
     def stderr(self) -> str:
         assert self.process.stderr is not None
@@ -53,20 +63,20 @@ class Call(threading.Thread):
         self._url = url
         self._words = words
         self.start()
-        wait_until(lambda: "0 " in self.text, 20, "the first word")
+        wait_until(lambda: "0 " in self.text, PATIENCE_S, "the first word")
 
     def run(self) -> None:
         body = {"prompt": "x", "max_tokens": self._words, "stream": True}
         # A connection that is cut is for the test to notice, by the text.
         with (
             contextlib.suppress(httpx.TransportError),
-            httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=20) as response,
+            httpx.stream("POST", f"{self._url}/v1/completions", json=body, timeout=PATIENCE_S) as response,
         ):
             for piece in response.iter_text():
                 self.text += piece
 
     def whole_text(self) -> str:
-        self.join(20)
+        self.join(PATIENCE_S)
         return self.text
 
 

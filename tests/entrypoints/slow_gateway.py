@@ -1,10 +1,9 @@
-"""A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times; or as often as
-the second argument says."""
+"""A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times; or, with any
+second argument, without a pause. Then it also says on stdout how many deltas wait for their reader at the end."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
@@ -15,7 +14,7 @@ from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 
 
-async def speak_slowly(task: DispatchTask, pause_s: float = 0.1) -> None:
+async def speak(task: DispatchTask, pause_s: float) -> None:
     assert isinstance(task.request, TextGenerationReq)
     words = task.request.sampling.max_tokens or 1
     task.add_accepted(Accepted(task.request_id, 1))
@@ -25,7 +24,16 @@ async def speak_slowly(task: DispatchTask, pause_s: float = 0.1) -> None:
     task.finish(Finished(task.request_id, Usage(1, words)))
 
 
+async def speak_slowly(task: DispatchTask) -> None:
+    await speak(task, 0.1)
+
+
+async def speak_without_pause(task: DispatchTask) -> None:
+    await speak(task, 0)
+    print(f"waiting: {len(task._deltas)}", flush=True)
+
+
 if __name__ == "__main__":
     config = GatewayConfig(drain_timeout_s=float(sys.argv[1]))
-    script = functools.partial(speak_slowly, pause_s=float(sys.argv[2])) if len(sys.argv) > 2 else speak_slowly
+    script = speak_without_pause if len(sys.argv) > 2 else speak_slowly
     Gateway(config, FakeDispatchEngine(script)).run(port=0)

@@ -7,29 +7,30 @@ import json
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 
-import httpx
 import psutil
 import pytest
 
 from tests.entrypoints.conftest import eventually
+from tests.entrypoints.running_gateway import livez, slow_gateway
 
 WORDS = 100_000
 RECEIVE_BUFFER = 16 << 10
-MAY_GROW = 6 << 20
+MAY_WAIT = 50
+"""Deltas, however many words there were."""
+MAY_GROW = 10 << 20
 """A waiting delta for each word is 13 MB; their text is half a megabyte."""
 
 
 @contextlib.contextmanager
-def talkative_gateway() -> Iterator[tuple[str, int, psutil.Process]]:
-    command = [sys.executable, "-m", "tests.entrypoints.slow_gateway", "1", "0"]
+def talkative_gateway() -> Iterator[tuple[str, int, subprocess.Popen[str]]]:
+    command = [*slow_gateway(drain_timeout_s=1), "without a pause"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             host, port = re.findall(r"http://([^:]+):(\d+)", process.stdout.readline())[0]
-            yield host, int(port), psutil.Process(process.pid)
+            yield host, int(port), process
         finally:
             process.kill()
 
@@ -45,23 +46,25 @@ def ask(host: str, port: int) -> socket.socket:
     return client
 
 
+def num_waiting(gateway: subprocess.Popen[str]) -> int:
+    """Once all is said."""
+    assert gateway.stdout is not None
+    return next(int(line.partition(":")[2]) for line in gateway.stdout if line.startswith("waiting:"))
+
+
 def read_all(client: socket.socket) -> bytes:
     return b"".join(iter(lambda: client.recv(1 << 20), b""))
 
 
 @pytest.mark.timeout(120)
 def test_it_costs_its_text_and_gets_all_of_it_in_fewer_pieces() -> None:
-    with talkative_gateway() as (host, port, process):
-        url = f"http://{host}:{port}/load"
-
-        def is_said() -> bool:
-            return bool(httpx.get(url).json()["open_requests"] == 0)
-
-        eventually(is_said, within_s=10)
+    with talkative_gateway() as (host, port, gateway):
+        eventually(lambda: livez(f"http://{host}:{port}"))
+        process = psutil.Process(gateway.pid)
         before = process.memory_info().rss
         with ask(host, port) as client:
             assert client.recv(8)
-            eventually(is_said, within_s=60)
+            assert num_waiting(gateway) < MAY_WAIT
             assert process.memory_info().rss - before < MAY_GROW
             answer = read_all(client)
     events = re.findall(rb"data: (\{.*\})", answer)

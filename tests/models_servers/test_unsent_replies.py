@@ -64,6 +64,16 @@ def test_who_is_to_blame_for_a_step_that_cannot_travel(monkeypatch: pytest.Monke
     assert unsent.unsendable() == ["longer"]
 
 
+def test_ends_that_cannot_travel_together_are_blamed_one_by_one() -> None:
+    unsent = Unsent()
+    unsent.add(Finished("first"))
+    unsent.add(Finished("second"))
+    assert unsent.unsendable() == ["first"]
+    unsent.forget("first")
+    unsent.add(Failed("first", "InternalServerError", "It could not be sent."))
+    assert unsent.unsendable() == ["second"]
+
+
 def test_frames() -> None:
     assert frame_of(Finished("a")) == wire.encode_reply(Finished("a"))
     assert frame_of(StepReply([Delta("a", text="\ud800")])) is None

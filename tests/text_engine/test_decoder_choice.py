@@ -56,7 +56,7 @@ def gemma(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind"), [("hf", "hf"), ("fused-torch", "fused"), ("fused", "fused"), ("auto", "fused")]
+    ("asked", "kind"), [("hf", "hf"), ("fused-torch", "fused-torch"), ("fused", "fused-torch"), ("auto", "fused-torch")]
 )
 @pytest.mark.usefixtures("no_kernels")
 def test_choice_for_a_llama_without_kernels(tiny_models: dict[str, Path], asked: str, kind: str) -> None:
@@ -129,7 +129,7 @@ def test_what_contradicts_or_is_unknown(tiny_models: dict[str, Path]) -> None:
         load(tiny_models["llama"], quantization="int4")
 
 
-@pytest.mark.parametrize(("asked", "kind"), [("hf", "hf"), ("fused-torch", "fused")])
+@pytest.mark.parametrize(("asked", "kind"), [("hf", "hf"), ("fused-torch", "fused-torch")])
 def test_loaded_engine_says_which_it_is(tiny_models: dict[str, Path], asked: str, kind: str) -> None:
     config = EngineConfig(device="cpu", decoder=asked, kv_cache_memory=1 << 20, measure_limits="never")
     assert load_engine(tiny_models["llama"], config, lambda phase: None).decoder == kind

@@ -68,7 +68,7 @@ def test_logits_do_not_depend_on_neighbours(tmp_path: Path, dtype: torch.dtype) 
 def test_what_the_engine_asks_of_a_decoder(tmp_path: Path) -> None:
     model = llama()
     decoder = fused(model, tmp_path, torch.bfloat16)
-    assert (decoder.name, decoder.kind, decoder.is_quantized) == ("LlamaForCausalLM", "fused", False)
+    assert (decoder.name, decoder.kind, decoder.is_quantized) == ("LlamaForCausalLM", "fused-torch", False)
     assert (decoder.device, decoder.dtype, decoder.vocab_size) == (CPU, torch.bfloat16, 259)
     assert decoder.kv_shapes == [KVShape(2, 8, 8, CPU)] * 3
     assert decoder.end_token_ids == HFDecoder(model).end_token_ids == [257]

@@ -81,6 +81,13 @@ def test_asked_values_are_taken() -> None:
 
 def test_no_more_sequences_than_a_step_has_tokens() -> None:
     assert settle(max_num_seqs=100, max_num_batched_tokens=10).max_num_seqs == 10
+    assert settle(max_num_seqs=100, measure_limits="never").max_num_seqs == 64
+
+
+def test_default_budget_cuts_off_no_sequences_that_are_to_be_measured() -> None:
+    settled = settle(max_num_seqs=100)
+    assert (settled.max_num_seqs, settled.max_num_batched_tokens) == (100, 100)
+    assert settled.num_blocks == 100 * 63
 
 
 def test_one_short_text_at_a_time_is_a_setting_like_any_other() -> None:

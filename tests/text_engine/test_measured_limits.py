@@ -94,6 +94,7 @@ def test_busy_machine_gets_the_fixed_sizes_and_measures_again(
     assert starts.measured
     assert (limits.max_num_seqs, limits.max_num_batched_tokens, limits.measured) == (64, 64, False)
     assert "busy: the model waited for a core for 50 % of the time" in told.text
+    assert "this start does not use them, and the next one measures again" in told.text
     assert not (tmp_path / "profiles").exists()
     starts.wait_for_cores(0.1)
     assert starts.start().limits.measured
@@ -103,9 +104,24 @@ def test_busy_machine_gets_the_fixed_sizes_and_measures_again(
     assert not starts.measured
 
 
-def test_target_is_kept_to_on_a_busy_machine_too(starts: Starts, tmp_path: Path) -> None:
+def test_profile_stays_when_the_machine_is_too_busy_for_another(
+    starts: Starts, told: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    starts.start()
+    (kept,) = (tmp_path / "profiles").iterdir()
+    old = kept.read_bytes()
+    starts.wait_for_cores(0.5)
+    assert not starts.start(measure_limits="again").limits.measured
+    assert "this start does not use them, and an earlier profile stays as it was" in told.text
+    assert kept.read_bytes() == old
+
+
+def test_target_is_kept_to_on_a_busy_machine_too(
+    starts: Starts, told: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     starts.wait_for_cores(0.5)
     assert starts.start(target_tpot_ms=1e-3).limits.max_num_seqs == 1
+    assert "this start keeps to its targets by them all the same, and the next one measures again" in told.text
     assert not (tmp_path / "profiles").exists()
 
 
@@ -154,6 +170,9 @@ def test_with_both_sizes_given_there_is_nothing_to_measure(starts: Starts, told:
 def test_given_size_is_kept_and_the_other_measured(starts: Starts) -> None:
     assert starts.start(max_num_seqs=3).limits.max_num_seqs == 3
     assert starts.measured
+    limits = starts.start(max_num_seqs=100).limits
+    assert limits.max_num_seqs == 100
+    assert limits.max_num_batched_tokens >= 116
     assert starts.start(max_num_batched_tokens=24).limits.max_num_batched_tokens == 24
     assert starts.measured
 
@@ -171,7 +190,7 @@ def test_targets_choose_from_the_same_profile(starts: Starts, told: pytest.LogCa
 def test_log_says_what_was_chosen_and_why(starts: Starts, told: pytest.LogCaptureFixture) -> None:
     limits = starts.start().limits
     assert [line.partition(":")[0] for line in reported(told)] == [
-        "decode, ms a step by sequences",
+        "decode at 128 tokens of context, ms a step by sequences",
         "prefill, ms a step by tokens",
         "KV cache",
         f"max_num_seqs {limits.max_num_seqs}",

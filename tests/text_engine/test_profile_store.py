@@ -12,8 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 
-from vfastml.text_engine.profile_store import ProfileKey, ProfileStore, device_name, model_digest
+from vfastml.text_engine import profile_store
+from vfastml.text_engine.decoders.native_decoder import NativeDecoder
+from vfastml.text_engine.profile_store import ProfileKey, ProfileStore, cpu_quota, device_name, model_digest
 from vfastml.text_engine.step_profile import StepProfile, StepTime
 from vfastml.text_engine.step_timing import StepBounds
 
@@ -88,6 +91,8 @@ def test_file_of_another_key_is_not_believed(folder: Path, written: Path) -> Non
         {"profile": {"decode": [], "prefill": []}},
         {"profile": {"decode": [{"tokens": 1, "seconds": -1}], "prefill": [{"tokens": 16, "seconds": 1}]}},
         {"profile": {"decode": [{"tokens": "1", "seconds": 1}], "prefill": [{"tokens": 16, "seconds": 1}]}},
+        {"profile": {"decode": [{"tokens": 1, "seconds": 1}], "prefill": [{"tokens": 10**12, "seconds": 1}]}},
+        {"profile": {"decode": [{"tokens": 9, "seconds": 1}], "prefill": [{"tokens": 16, "seconds": 1}]}},
         {"profile": None},
         {"key": {}},
         {"bounds": 3},
@@ -158,6 +163,25 @@ def test_the_oldest_go(folder: Path) -> None:
     assert [store.load(key, BOUNDS) is not None for key in keys] == [False] * 6 + [True] * 64
 
 
+def test_only_profiles_count_and_go(folder: Path, told: pytest.LogCaptureFixture) -> None:
+    folder.mkdir()
+    foreign = [folder / f"{number}.txt" for number in range(64)]
+    for path in foreign:
+        path.write_text("")
+        os.utime(path, (1, 1))
+    for threads in (1, 2):
+        ProfileStore(folder).save(dataclasses.replace(KEY, threads=threads), BOUNDS, PROFILE)
+    assert len(list(folder.glob("*.json"))) == 2
+    assert all(path.exists() for path in foreign)
+    assert told.records == []
+
+
+def test_profile_that_another_server_dropped_first(folder: Path, written: Path, told: pytest.LogCaptureFixture) -> None:
+    (folder / "gone.json").symlink_to(folder / "dropped")  # listed, and not there any more
+    ProfileStore(folder).save(dataclasses.replace(KEY, threads=3), BOUNDS, PROFILE)
+    assert told.records == []
+
+
 def test_digest_of_a_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
@@ -178,5 +202,30 @@ def test_key_of_a_decoder(tiny_models: dict[str, Path]) -> None:
     assert (key.decoder, key.dtype, key.quantization) == ("hf", "bfloat16", "int8")
     assert key.threads == torch.get_num_threads()
     assert key.torch_version == torch.__version__
+    assert (key.kernels, key.transformers_version) == ("", transformers.__version__)
     assert key.device == device_name(torch.device("cpu")) != ""
     assert ProfileKey.of(tiny_models["qwen2"], decoder, "int8") != key  # type: ignore[arg-type]
+
+
+def test_key_names_the_kernels(tiny_models: dict[str, Path]) -> None:
+    decoder = NativeDecoder.__new__(NativeDecoder)  # needs no compiler
+    decoder.device, decoder.dtype = torch.device("cpu"), torch.float32
+    decoder.kernels = SimpleNamespace(name="vfastml-avx2-0123")  # type: ignore[assignment]
+    assert ProfileKey.of(tiny_models["llama"], decoder, "").kernels == "vfastml-avx2-0123"
+
+
+def test_quota_of_all_control_groups_above(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profile_store, "_CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(profile_store, "_OWN_GROUP", tmp_path / "own")
+    assert cpu_quota() == ""
+    (tmp_path / "own").write_text("1:cpu:/old\n")
+    assert cpu_quota() == ""
+    (tmp_path / "own").write_text("1:cpu:/old\n0::/slice/service\n")
+    (tmp_path / "slice/service").mkdir(parents=True)
+    (tmp_path / "slice/cpu.max").write_text("150000 100000\n")
+    (tmp_path / "slice/service/cpu.max").write_text("max 100000\n")
+    assert cpu_quota() == "150000 100000"
+    decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, kind="hf")
+    assert ProfileKey.of(tiny_models["llama"], decoder, "").cpu_quota == "150000 100000"  # type: ignore[arg-type]

@@ -84,6 +84,17 @@ def test_flags_win() -> None:
     assert sizes.max_num_seqs.reason == "as many as a step has tokens"
 
 
+def test_given_batch_is_not_cut_by_a_target_for_the_first_token() -> None:
+    sizes = choose(max_num_seqs=64, target_ttft_ms=29.0)
+    assert numbers(sizes) == (64, 64 + 16)
+    assert sizes.missed == ("--target-ttft-ms 29 is not met: a step with 80 tokens of a prompt takes 53.8 ms",)
+
+
+def test_reasons_say_at_what_context_sequences_were_measured() -> None:
+    for sizes in (choose(), choose(steps(SEQS, 10, 10.5, 11, 13, 26, 52, 104)), choose(target_tpot_ms=40.0)):
+        assert "at 128 tokens of context" in sizes.max_num_seqs.reason
+
+
 def test_target_for_the_time_between_tokens() -> None:
     sizes = choose(target_tpot_ms=40.0)
     num_seqs, budget = numbers(sizes)
@@ -174,4 +185,4 @@ def test_whatever_was_measured_and_asked_for_there_are_sizes_that_work(
     num_seqs, tokens = numbers(choose_sizes(profile, asked, longest_step_s))
     assert 1 <= num_seqs <= tokens
     assert budget is None or tokens == budget
-    assert max_num_seqs is None or num_seqs == min(max_num_seqs, tokens)
+    assert max_num_seqs is None or num_seqs == (max_num_seqs if budget is None else min(max_num_seqs, budget))

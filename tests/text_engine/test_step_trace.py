@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.profiler import profile
 
 from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_requests import SamplingParams
@@ -81,6 +82,41 @@ def test_what_was_traced_before_the_end_is_written(driver: EngineDriver, tmp_pat
     run_steps(trace, driver, WARM_STEPS + 2)
     trace.close()
     assert len(spans(tmp_path)["forward"]) == 2
+
+
+@pytest.mark.parametrize("error", [OSError("No space left"), RuntimeError("Cannot save")])
+def test_a_trace_that_cannot_be_written_costs_no_reply(
+    driver: EngineDriver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(profile, "export_chrome_trace", fail)
+    driver.add([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=WARM_STEPS + TRACED_STEPS + 1, ignore_eos=True))
+    trace = StepTrace(driver.engine, tmp_path)
+    run_steps(trace, driver, WARM_STEPS + TRACED_STEPS - 1)
+    assert trace.step()
+    assert [record.getMessage().partition("steps-")[0] for record in caplog.records] == [f"no trace: {tmp_path}/"]
+    assert str(error) in caplog.text
+    assert trace.step()
+    trace.close()
+
+
+def test_the_parts_are_left_as_they_were(driver: EngineDriver, tmp_path: Path) -> None:
+    before = [dict(vars(owner)) for owner, _ in driver.engine.parts().values()]
+    driver.add([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=WARM_STEPS + TRACED_STEPS, ignore_eos=True))
+    trace = StepTrace(driver.engine, tmp_path)
+    run_steps(trace, driver, WARM_STEPS + 1)
+    for owner, method in driver.engine.parts().values():
+        assert getattr(owner, method).__name__ == "spanned"
+    trace.close()
+    for (owner, method), attributes in zip(driver.engine.parts().values(), before, strict=True):
+        assert vars(owner).keys() == attributes.keys()
+        assert vars(owner).get(method) is attributes.get(method)
 
 
 def test_too_few_steps_are_said(driver: EngineDriver, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

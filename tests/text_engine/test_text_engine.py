@@ -61,6 +61,9 @@ class ScriptedRunner:
         build_batch_inputs(batch, BLOCK, torch.device("cpu"))
         return [self._sampled(row.sequence) for row in batch.rows if row.samples]
 
+    def parts(self) -> dict[str, tuple[object, str]]:
+        return {}
+
     def _sampled(self, sequence: Sequence) -> list[SampledToken]:
         choices = range(sequence.index, sequence.index + 1 + sequence.forks)
         tokens = [self.script(sequence, choice) for choice in choices]

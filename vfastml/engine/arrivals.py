@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vfastml.engine.dispatch_replies import Delta
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.progress import Progress
+from vfastml.errors import VFastMLError
 
 
 class Arrivals:
@@ -15,16 +16,21 @@ class Arrivals:
     def __init__(self, tasks: Sequence[DispatchTask]) -> None:
         self._tasks = tasks
         self._progress = Progress()
+        self._failure: VFastMLError | None = None
+        """Of a task whose last delta has been taken."""
         for task in tasks:
             task.progress = self._progress
 
     async def next(self) -> list[tuple[int, Delta]] | None:
         """Waits until something has come: all deltas since the last call, each with the position of its task, in order
         within a task; there may be none after `wake`. None when all tasks have ended. Raises the VFastMLError of one
-        that has failed, after its last delta."""
+        that has failed, after its last delta, whatever else has come since."""
+        if self._failure is not None:
+            raise self._failure
         if self._are_over():
             return None
         await self._progress.wait()
+        self._failure = next((task.error for task in self._tasks if task.error is not None), None)
         return [(position, delta) for position, task in enumerate(self._tasks) for delta in task.take_deltas()]
 
     def wake(self) -> None:
@@ -32,11 +38,4 @@ class Arrivals:
         self._progress.note()
 
     def _are_over(self) -> bool:
-        if self._progress.has_come:
-            return False
-        over = True
-        for task in self._tasks:
-            if task.error is not None:
-                raise task.error
-            over = over and task.ended()
-        return over
+        return not self._progress.has_come and all(task.ended() for task in self._tasks)

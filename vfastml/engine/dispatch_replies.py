@@ -37,9 +37,10 @@ class Limits(msgspec.Struct, array_like=True, frozen=True, gc=False):
     measured: bool = False
     """Whether steps of this model were measured on this machine; if not, the speeds below are zero."""
     tpot_ms: float = 0.0
-    """Of a step in which max_num_seqs sequences get a token each."""
+    """Of a step in which max_num_seqs sequences get a token each, at 128 tokens of context; with longer texts a step
+    takes longer."""
     decode_tokens_per_s: float = 0.0
-    """Of all these sequences together, while nothing else runs."""
+    """Of all these sequences together, at 128 tokens of context, while nothing else runs."""
     prefill_tokens_per_s: float = 0.0
     """Of prompts, in steps of max_num_batched_tokens."""
 

@@ -23,6 +23,8 @@ def reserve(host: str, port: int) -> socket.socket:
     reserved = _bound(host, port)
     # Not before: it would have let us join a port that is another service's.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # It was for connections that linger from before. A socket that does not listen would share the port by it.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return reserved
 
 

@@ -60,7 +60,9 @@ class Unsent:
 
     def unsendable(self) -> list[str]:
         """The requests to blame when the StepReply cannot travel: those with a delta that could not even do so alone;
-        if there is none, the one with the longest delta."""
+        if there is none, the one with the longest delta; if there are no deltas, the one that ended first."""
+        if not self.deltas:
+            return [self.ended[0].request_id]
         alone = [delta.request_id for delta in self.deltas.values() if sendable(delta) is not delta]
         return list(dict.fromkeys(alone)) or [max(self.deltas.values(), key=lambda delta: len(delta.text)).request_id]
 

@@ -1,8 +1,9 @@
-"""Memory for what every step reads: aligned, zeroed by the system as it is used, and in huge pages where there are any."""
+"""Memory for what every step reads: aligned, zeroed as it is used, and in huge pages where there are any."""
 
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 
 import torch
 
@@ -17,7 +18,7 @@ def huge_zeros(num_bytes: int) -> torch.Tensor:
     """
     # private: memory that processes may share has no huge pages on most systems
     memory = mmap.mmap(-1, num_bytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
+    with suppress(AttributeError, OSError):  # neither every system nor every kernel has them
         memory.madvise(mmap.MADV_HUGEPAGE)
     tensor = torch.frombuffer(memory, dtype=torch.uint8)
     start = -tensor.data_ptr() % _HUGE_PAGE

@@ -32,9 +32,13 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
     _require_measurable(config)
     on_cpu = decoder.device.type == "cpu"
     block_bytes = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
+    max_num_seqs = config.max_num_seqs or (64 if on_cpu else 256)
     max_num_batched_tokens = config.max_num_batched_tokens or _default_token_budget(decoder)
+    if config.max_num_batched_tokens is None and config.measure_limits != "never":
+        # A default that is about to be measured cuts nothing off: as many are measured as are to run.
+        max_num_batched_tokens = max(max_num_batched_tokens, max_num_seqs)
     # Sequences beyond the step's token budget would run only when others have ended.
-    max_num_seqs = min(config.max_num_seqs or (64 if on_cpu else 256), max_num_batched_tokens)
+    max_num_seqs = min(max_num_seqs, max_num_batched_tokens)
     model_len = _model_len(decoder)
     _require(
         config.max_model_len is None or config.max_model_len <= model_len,

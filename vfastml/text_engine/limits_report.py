@@ -12,7 +12,7 @@ from rich.table import Table
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.limits import explain_kv_cache
-from vfastml.text_engine.step_profile import StepProfile, StepTime
+from vfastml.text_engine.step_profile import CONTEXT, StepProfile, StepTime
 from vfastml.text_engine.step_sizes import StepSizes
 
 logger = logging.getLogger(__name__)
@@ -31,12 +31,15 @@ def report_not_measured(config: EngineConfig, limits: Limits, device: torch.devi
             logger.warning("%s changes nothing beside --max-num-seqs and --max-num-batched-tokens", flag)
 
 
-def report_busy(waited_share: float) -> None:
-    """Steps were measured beside other work."""
+def report_busy(waited_share: float, *, is_used: bool, was_forced: bool) -> None:
+    """Steps were measured beside other work. `is_used`: for this start's targets; `was_forced`: whether or not there
+    was a profile already."""
     logger.warning(
         "the machine is busy: the model waited for a core for %.0f %% of the time that its steps were measured; "
-        "the next start measures again",
+        "this start %s, and %s",
         100 * waited_share,
+        "keeps to its targets by them all the same" if is_used else "does not use them",
+        "an earlier profile stays as it was" if was_forced else "the next one measures again",
     )
 
 
@@ -50,7 +53,7 @@ def report_measured(
     elif sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
         Console(stderr=True).print(_table(sizes, profile, kv_cache))
     else:
-        logger.info("decode, ms a step by sequences: %s", _line(profile.decode))
+        logger.info("decode at %d tokens of context, ms a step by sequences: %s", CONTEXT, _line(profile.decode))
         logger.info("prefill, ms a step by tokens: %s", _line(profile.prefill))
     logger.info("KV cache: %s", kv_cache)
     logger.info("max_num_seqs %d: %s", *sizes.max_num_seqs)
@@ -64,7 +67,12 @@ def _line(steps: tuple[StepTime, ...]) -> str:
 
 
 def _table(sizes: StepSizes, profile: StepProfile, kv_cache: str) -> Table:
-    table = Table(title="Measured steps", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"Measured steps (sequences at {CONTEXT} tokens of context)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.caption, table.caption_justify = f"KV cache: {kv_cache}", "left"
     table.add_column("a step of", justify="right")
     table.add_column("ms", justify="right")

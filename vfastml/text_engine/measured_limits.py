@@ -74,6 +74,6 @@ def _measure(
     if waited <= _BUSY:
         keep(profile)
         return profile
-    report_busy(waited)
     has_target = config.target_tpot_ms is not None or config.target_ttft_ms is not None
+    report_busy(waited, is_used=has_target, was_forced=config.measure_limits == "again")
     return profile if has_target else None

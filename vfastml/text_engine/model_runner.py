@@ -30,3 +30,7 @@ class ModelRunner:
         logits = self._forward(inputs)
         rows = [row for row in batch.rows if row.samples]
         return self._sampler.sample_rows(logits, rows) if rows else []
+
+    def parts(self) -> dict[str, tuple[object, str]]:
+        """What `run` consists of: by name, the object and its method that does it."""
+        return {"forward": (self, "_forward"), "sample": (self._sampler, "sample_rows")}

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import msgspec
 import torch
+import transformers
 
 from vfastml import __version__
 from vfastml.text_engine.decoders.decoder import Decoder
+from vfastml.text_engine.decoders.native_decoder import NativeDecoder
 from vfastml.text_engine.step_profile import StepProfile
 from vfastml.text_engine.step_timing import StepBounds
 
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 _MOST_FILES = 64
 """More than that, and the oldest goes: each model, version and setting makes its own."""
 _CPU_INFO = Path("/proc/cpuinfo")
+_CONTROL_GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,12 @@ class ProfileKey:
     quantization: str
     device: str
     threads: int
+    kernels: str = ""
+    """Level and digest of our compiled kernels, where they compute."""
+    cpu_quota: str = ""
     vfastml_version: str = __version__
     torch_version: str = str(torch.__version__)
+    transformers_version: str = transformers.__version__
 
     @classmethod
     def of(cls, folder: Path, decoder: Decoder, quantization: str) -> ProfileKey:
@@ -45,7 +52,9 @@ class ProfileKey:
         device = device_name(decoder.device)
         dtype = str(decoder.dtype).removeprefix("torch.")
         threads = torch.get_num_threads()
-        return cls(model_digest(folder), decoder.kind, dtype, quantization, device, threads)
+        kernels = decoder.kernels.name if isinstance(decoder, NativeDecoder) else ""
+        digest = model_digest(folder)
+        return cls(digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,12 @@ class _StoredProfile:
     key: ProfileKey
     bounds: StepBounds
     profile: StepProfile
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for steps that those bounds do not allow."""
+        most_seqs, most_tokens = self.profile.decode[-1].tokens, self.profile.prefill[-1].tokens
+        if most_seqs > self.bounds.num_seqs or most_tokens > self.bounds.num_tokens:
+            raise ValueError("its steps are larger than its bounds")
 
 
 class ProfileStore:
@@ -93,9 +108,13 @@ class ProfileStore:
 
     def _drop_oldest(self) -> None:
         assert self._folder is not None
-        by_age = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in by_age[_MOST_FILES:]:
-            path.unlink(missing_ok=True)
+        by_age: list[tuple[float, Path]] = []
+        for path in self._folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # another server drops them too
+                by_age.append((path.stat().st_mtime, path))
+        for _, path in sorted(by_age, reverse=True)[_MOST_FILES:]:
+            with suppress(OSError):  # the new profile is kept all the same
+                path.unlink()
 
 
 def _file_name(key: ProfileKey, bounds: StepBounds) -> str:
@@ -121,3 +140,16 @@ def device_name(device: torch.device) -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
+
+
+def cpu_quota() -> str:
+    """What the control groups of this process leave it of the processor's time, as `cpu.max` has it; empty where none
+    has a limit."""
+    try:
+        own = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
+        group = _CONTROL_GROUPS / own.lstrip("/")
+        files = [folder / "cpu.max" for folder in (group, *group.parents)]
+        quotas = [path.read_text().strip() for path in files if path.is_file()]
+    except (OSError, StopIteration):
+        return ""
+    return ", ".join(quota for quota in quotas if not quota.startswith("max"))

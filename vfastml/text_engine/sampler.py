@@ -52,7 +52,7 @@ class Sampler:
         """For each of the step's rows that sample, in order: a token for the sequence and one for each of its forks.
         `logits` [len(rows), vocab_size] float32 may be overwritten."""
         if all(row.sequence.takes_argmax for row in rows):
-            tokens = logits.argmax(dim=-1).tolist()
+            tokens = _best(logits)
             return [[SampledToken(token)] * (1 + row.sequence.forks) for token, row in zip(tokens, rows, strict=True)]
         draws = [draw for number, row in enumerate(rows) for draw in _draws(number, row.sequence)]
         sampled = iter(self.sample(logits, draws))
@@ -78,8 +78,15 @@ def _draws(row: int, sequence: TokenSequence) -> list[Draw]:
     return [Draw(row, sequence.sampling, choice, sequence.num_generated, sequence.tokens) for choice in choices]
 
 
+def _best(logits: torch.Tensor) -> list[int]:
+    """Each row's most probable token."""
+    if logits.device.type == "cpu":  # numpy's is six times as fast as torch's
+        return logits.numpy().argmax(axis=-1).tolist()  # type: ignore[no-any-return]
+    return logits.argmax(dim=-1).tolist()
+
+
 def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    tokens = _best(logits)
     random = [row for row, draw in enumerate(draws) if not draw.sampling.greedy]
     if random:
         drawn = _draw_tokens(logits[random], [draws[row] for row in random])

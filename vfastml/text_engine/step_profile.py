@@ -7,6 +7,10 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+CONTEXT = 128
+"""Tokens that a sequence has behind it when its next one is measured, or all that the model takes: with a longer text
+a step takes longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
@@ -32,7 +36,7 @@ class StepProfile:
     """Two series of steps, each with at least one, in the order of their tokens."""
 
     decode: tuple[StepTime, ...]
-    """One token for each of so many sequences."""
+    """One token for each of so many sequences, at CONTEXT tokens of context."""
     prefill: tuple[StepTime, ...]
     """So many tokens of prompts."""
 
@@ -43,7 +47,7 @@ class StepProfile:
                 raise ValueError("a series has steps of growing size")
 
     def decode_s(self, num_seqs: int) -> float:
-        """Seconds of a step in which so many sequences get a token each."""
+        """Seconds of a step in which so many sequences get a token each, at CONTEXT tokens of context."""
         return _seconds(self.decode, num_seqs)
 
     def prefill_s(self, num_tokens: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from vfastml.text_engine.engine_config import EngineConfig
-from vfastml.text_engine.step_profile import StepProfile, StepTime
+from vfastml.text_engine.step_profile import CONTEXT, StepProfile, StepTime
 
 _WORTH_IT = 1.05
 """A larger batch is taken while it brings at least this many times the throughput of every smaller one."""
@@ -41,6 +41,8 @@ def choose_sizes(profile: StepProfile, config: EngineConfig, longest_step_s: flo
     None: they may be as long as they are."""
     num_seqs = _num_seqs(profile, config, longest_step_s)
     budget = _token_budget(profile, config, num_seqs.number, longest_step_s)
+    if config.max_num_seqs is not None and config.max_num_batched_tokens is None:
+        budget = max(budget, _room_beside(num_seqs.number))
     if num_seqs.number > budget.number:
         num_seqs = Size(budget.number, "as many as a step has tokens")
     return StepSizes(num_seqs, budget, _missed(profile, config, num_seqs.number, budget.number))
@@ -64,8 +66,8 @@ def _best_batch(profile: StepProfile) -> Size:
     if best.tokens < _LEAST_SEQS:
         return Size(_LEAST_SEQS, "the least: throughput stops growing before")
     if best is profile.decode[-1]:
-        return Size(best.tokens, f"throughput grows up to here, the most that were measured: {_rate(best)}")
-    return Size(best.tokens, f"more sequences gain less than {_WORTH_IT - 1:.0%} over {_rate(best)}")
+        return Size(best.tokens, f"throughput grows up to here, the most that were measured: {_decode_rate(best)}")
+    return Size(best.tokens, f"more sequences gain less than {_WORTH_IT - 1:.0%} over {_decode_rate(best)}")
 
 
 def _batch_within(profile: StepProfile, target_ms: float) -> Size:
@@ -74,7 +76,7 @@ def _batch_within(profile: StepProfile, target_ms: float) -> Size:
     if found is None:
         return Size(1, f"two, or one beside a prompt, would take longer than the {target_ms:g} ms of --target-tpot-ms")
     reason = f"the most that get a token within {target_ms:g} ms beside {_LEAST_CHUNK} tokens of a prompt"
-    return Size(found, f"{reason} (--target-tpot-ms)")
+    return Size(found, f"{reason}, at {CONTEXT} tokens of context (--target-tpot-ms)")
 
 
 def _token_budget(profile: StepProfile, config: EngineConfig, num_seqs: int, longest_step_s: float | None) -> Size:
@@ -94,12 +96,16 @@ def _best_chunk(profile: StepProfile, num_seqs: int, longest_step_s: float | Non
     steps = _short(profile.prefill, longest_step_s)
     best = max(step.tokens_per_s for step in steps)
     chosen = next(step for step in steps if step.tokens_per_s >= _NEARLY_BEST * best)
-    least = num_seqs + _LEAST_CHUNK
-    if chosen.tokens < least:
-        return Size(least, f"room for {_LEAST_CHUNK} tokens of prompts beside {num_seqs} sequences")
+    least = _room_beside(num_seqs)
+    if chosen.tokens < least.number:
+        return least
     share = chosen.tokens_per_s / best
     within = "" if longest_step_s is None else f" that steps of at most {1e3 * longest_step_s:.0f} ms reach"
     return Size(chosen.tokens, f"the fewest with {share:.0%} of the best prefill{within}: {_rate(chosen)}")
+
+
+def _room_beside(num_seqs: int) -> Size:
+    return Size(num_seqs + _LEAST_CHUNK, f"room for {_LEAST_CHUNK} tokens of prompts beside {num_seqs} sequences")
 
 
 def _chunk_within(profile: StepProfile, target_ms: float, longest_step_s: float | None) -> Size:
@@ -138,6 +144,10 @@ def _short(steps: tuple[StepTime, ...], longest_s: float | None) -> tuple[StepTi
 
 def _largest(numbers: Iterable[int], seconds: Callable[[int], float], target_ms: float) -> int | None:
     return max((number for number in numbers if 1e3 * seconds(number) <= target_ms), default=None)
+
+
+def _decode_rate(step: StepTime) -> str:
+    return f"{_rate(step)}, at {CONTEXT} tokens of context"
 
 
 def _rate(step: StepTime) -> str:

@@ -10,13 +10,11 @@ from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.sampling import Sampling
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
 from vfastml.text_engine.sequence import Sequence
-from vfastml.text_engine.step_profile import StepProfile, StepTime
+from vfastml.text_engine.step_profile import CONTEXT, StepProfile, StepTime
 
 Run = Callable[[ScheduledBatch], object]
 """Computes a batch, and returns when its tokens are known (ModelRunner.run)."""
 
-_CONTEXT = 128
-"""Tokens that a sequence has behind it when its next one is measured."""
 _PROMPT = 512
 """Tokens of a prompt; a larger step is measured as several prompts."""
 _FIRST_CHUNK = 16
@@ -45,7 +43,7 @@ class StepBounds:
     @classmethod
     def within(cls, limits: Limits, max_tokens: int, longest_prefill_s: float | None) -> StepBounds:
         """As large as the limits, their KV cache included, leave room for."""
-        context, prompt = min(_CONTEXT, limits.max_model_len - 1), min(_PROMPT, limits.max_model_len)
+        context, prompt = min(CONTEXT, limits.max_model_len - 1), min(_PROMPT, limits.max_model_len)
         seqs_in_cache = limits.num_blocks // -(-(context + 1) // limits.block_size)
         prompts_in_cache = limits.num_blocks // -(-prompt // limits.block_size)
         return cls(

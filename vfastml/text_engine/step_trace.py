@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,7 @@ class StepTrace:
             logger.warning("no trace: %d steps were made, and it begins after %d", self._num_steps, WARM_STEPS)
 
     def _begin(self) -> None:
-        engine = self._engine
-        runner: Any = engine._runner
-        parts = {
-            "schedule": (engine._scheduler, "schedule"),
-            "forward": (runner, "_forward"),
-            "sample": (runner._sampler, "sample"),
-            "update": (engine, "_update"),
-        }
-        for name, (owner, method) in parts.items():
+        for name, (owner, method) in self._engine.parts().items():
             self._spans.callback(_put_span(owner, method, name))
         cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         self._profiler = profile(activities=[ProfilerActivity.CPU, *cuda])
@@ -74,9 +67,12 @@ class StepTrace:
         self._profiler.stop()
         self._spans.close()
         path = self._folder / f"steps-{datetime.now():%Y%m%d-%H%M%S}.json"
-        self._profiler.export_chrome_trace(str(path))
+        try:
+            self._profiler.export_chrome_trace(str(path))
+            logger.info("traced %d steps: open %s at ui.perfetto.dev or in chrome://tracing", num_steps, path)
+        except (OSError, RuntimeError) as error:  # the steps were made: their replies must not be lost with their trace
+            logger.error("no trace: %s cannot be written (%s)", path, error)
         self._profiler = None
-        logger.info("traced %d steps: open %s at ui.perfetto.dev or in chrome://tracing", num_steps, path)
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -91,7 +87,7 @@ def writable_folder(path: str | Path) -> Path:
         raise InvalidRequestError(f"--profile cannot write into {folder} ({reason}): name another folder.") from error
 
 
-def _put_span(owner: Any, method: str, name: str) -> Callable[[], None]:
+def _put_span(owner: object, method: str, name: str) -> Callable[[], None]:
     """Wraps one object's method in a span; returns what takes it off again. The step itself has no hooks for this: it
     would pay for them always."""
     plain = getattr(owner, method)
@@ -100,5 +96,6 @@ def _put_span(owner: Any, method: str, name: str) -> Callable[[], None]:
         with record_function(name):
             return plain(*args)
 
+    take_off = partial(setattr, owner, method, plain) if method in vars(owner) else partial(delattr, owner, method)
     setattr(owner, method, spanned)
-    return lambda: setattr(owner, method, plain)
+    return take_off

@@ -28,6 +28,9 @@ class Runner(Protocol):
     def run(self, batch: ScheduledBatch) -> list[list[SampledToken]]:
         """For each row that samples, in order: a token for the sequence and one for each of its forks."""
 
+    def parts(self) -> dict[str, tuple[object, str]]:
+        """What `run` consists of: by name, the object and its method that does it."""
+
 
 class TextEngine:
     """Continuous batching. Not thread-safe: one thread calls everything."""
@@ -92,6 +95,10 @@ class TextEngine:
             self._requests[sequence.request_id].note_scheduled()
         sampled = self._runner.run(batch)
         return self._update(batch, sampled)
+
+    def parts(self) -> dict[str, tuple[object, str]]:
+        """What `step` consists of, in order: by name, the object and its method that does it."""
+        return {"schedule": (self._scheduler, "schedule"), **self._runner.parts(), "update": (self, "_update")}
 
     def load(self) -> Load:
         """How busy the engine is."""

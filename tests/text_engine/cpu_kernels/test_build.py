@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,9 @@ import pytest
 from vfastml.text_engine import cpu_kernels
 from vfastml.text_engine.cpu_kernels import NoKernels, build, levels
 from vfastml.text_engine.cpu_kernels.__main__ import main
-from vfastml.text_engine.cpu_kernels.levels import LEVELS, best_level, level_named
+from vfastml.text_engine.cpu_kernels.levels import LEVELS, fitting_levels, level_named
 
-needs_x86 = pytest.mark.skipif(best_level() is None, reason="kernels are for x86 with AVX2")
+needs_x86 = pytest.mark.skipif(not fitting_levels(), reason="kernels are for x86 with AVX2")
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def test_compiled_once_and_found_again(own_folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", "")  # no compiler any more
     monkeypatch.delenv("CXX", raising=False)
     assert build.library(level) == path
-    assert cpu_kernels.load("avx2").level == "avx2"
+    kernels = cpu_kernels.load("avx2")
+    assert (kernels.level, kernels.name) == ("avx2", path.stem)
     assert [file.name for file in own_folder.iterdir()] == [path.name]
 
 
@@ -64,7 +67,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_a_file_that_is_no_library(own_folder: Path) -> None:
-    own_folder.mkdir()
+    own_folder.mkdir(mode=0o700)
     (own_folder / build._name(level_named("avx2"))).write_bytes(b"nonsense")
     with pytest.raises(NoKernels, match="cannot be loaded"):
         cpu_kernels.load("avx2")
@@ -77,7 +80,7 @@ def test_a_processor_without_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NoKernels, match="AVX2"):
         cpu_kernels.load()
     monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "absent")
-    assert best_level() is None
+    assert fitting_levels() == []
 
 
 def test_the_best_level_is_the_first_that_has_all_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +88,56 @@ def test_the_best_level_is_the_first_that_has_all_it_needs(tmp_path: Path, monke
     monkeypatch.setattr(levels, "_CPUINFO", cpuinfo)
     for level in LEVELS:
         cpuinfo.write_text(f"flags\t\t: {' '.join(level.needs)} sse2\n")
-        assert best_level() == level
+        assert fitting_levels()[0] == level
 
 
 def test_an_unknown_level() -> None:
     with pytest.raises(ValueError, match="avx512bf16, avx512, avx2"):
         level_named("sse9")
+
+
+@needs_x86
+def test_the_next_level_where_the_compiler_does_not_know_the_best(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "old"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *avx512*) echo unknown option >&2; exit 1;; esac\nexec g++ "$@"\n')
+    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert cpu_kernels.load().level == "avx2"
+
+
+def test_a_library_that_others_could_have_put_there(own_folder: Path) -> None:
+    own_folder.mkdir(mode=0o700)
+    path = own_folder / build._name(level_named("avx2"))
+    path.write_bytes(b"nonsense")
+    path.chmod(0o666)
+    with pytest.raises(NoKernels, match="others can write"):
+        cpu_kernels.load("avx2")
+    path.chmod(0o644)
+    own_folder.chmod(0o777)
+    with pytest.raises(NoKernels, match="others can write"):
+        cpu_kernels.load("avx2")
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (build.FOLDER_VARIABLE, "VFASTML_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(NoKernels, match=build.FOLDER_VARIABLE):
+        cpu_kernels.load("avx2")
+
+
+@needs_x86
+def test_two_processes_compile_at_the_same_time(own_folder: Path) -> None:
+    code = "from vfastml.text_engine import cpu_kernels; print(cpu_kernels.load('avx2').level)"
+    runs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate(timeout=120)[0].strip() for run in runs] == ["avx2", "avx2"]
+    assert len(list(own_folder.iterdir())) == 1
 
 
 @needs_x86

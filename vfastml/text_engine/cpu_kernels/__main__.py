@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vfastml.text_engine.cpu_kernels.build import FOLDER_VARIABLE, BuildError, build
-from vfastml.text_engine.cpu_kernels.levels import LEVELS, best_level, level_named
+from vfastml.text_engine.cpu_kernels.levels import LEVELS, Level, fitting_levels, level_named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,19 +23,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, metavar="DIR", help=f"default: ${FOLDER_VARIABLE}, else the user's cache folder"
     )
     options = parser.parse_args(argv)
-    best = best_level()
-    if options.level == "auto" and best is None:
+    levels = _asked(options.level)
+    if not levels:
         print("this processor has no AVX2: name a --level", file=sys.stderr)
         return 1
-    levels = LEVELS if options.level == "all" else [best if options.level == "auto" else level_named(options.level)]
     try:
         for level in levels:
-            assert level is not None
             print(build(level, options.output))
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _asked(name: str) -> list[Level]:
+    if name == "all":
+        return list(LEVELS)
+    return fitting_levels()[:1] if name == "auto" else [level_named(name)]
 
 
 if __name__ == "__main__":

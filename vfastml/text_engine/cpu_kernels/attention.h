@@ -3,7 +3,6 @@
 #pragma once
 #include <algorithm>
 #include <limits>
-#include <memory>
 #include <new>
 #include <vector>
 
@@ -59,16 +58,23 @@ struct Places {
     const int size = paging.is_bf16 ? 2 : 4, bytes = paging.head_dim * size;
     for (int key = from; key < std::min(to, count); key++)
       for (int byte = 0; byte < bytes; byte += 64)
-        _mm_prefetch(static_cast<const char*>(cache) + at[key] * size + byte, _MM_HINT_T0);
+        _mm_prefetch(static_cast<const char*>(cache) + at[key] * size + byte, _MM_HINT_T1);
   }
 };
 
-/// Floats that begin at a cache line: a vector that lies across two takes twice as long.
-struct LineAligned : std::allocator<float> {
-  float* allocate(size_t count) { return static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t(64))); }
-  void deallocate(float* at, size_t) { ::operator delete(at, std::align_val_t(64)); }
+/// Memory that begins at a cache line: a vector that lies across two takes twice as long.
+template <class T>
+struct LineAligned {
+  using value_type = T;
+  LineAligned() = default;
+  template <class U>
+  LineAligned(const LineAligned<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64))); }
+  void deallocate(T* at, size_t) { ::operator delete(at, std::align_val_t(64)); }
+  bool operator==(const LineAligned&) const { return true; }
+  bool operator!=(const LineAligned&) const { return false; }
 };
-using Aligned = std::vector<float, LineAligned>;
+using Aligned = std::vector<float, LineAligned<float>>;
 
 /// Room for one thread's tile. `width` is head_dim, rounded up to full vectors.
 struct Scratch {

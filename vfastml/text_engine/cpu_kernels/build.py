@@ -20,9 +20,9 @@ FOLDER_VARIABLE = "VFASTML_KERNELS_DIR"
 
 _SOURCES = Path(__file__).parent
 _COMPILERS = ("g++", "c++", "clang++")
-# No -march=native: what a level means must not depend on the machine that compiles. No -ffast-math: the order of sums
-# is part of what the kernels promise.
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-w")
+# No -march=native: what a level means must not depend on the machine that compiles. No -ffast-math, and sums fused with
+# products only where the code says so: the order and the rounding of sums are part of what the kernels promise.
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-fno-math-errno", "-ffp-contract=off", "-w")
 _TIMEOUT_S = 300
 
 
@@ -32,40 +32,51 @@ class BuildError(Exception):
 
 def library(level: Level) -> Path:
     """The compiled library for that level; compiles it if it is not there. Raises BuildError."""
-    for folder in _folders():
-        found = folder / _name(level)
-        if found.is_file():
-            return found
-    return build(level)
+    found = _folder() / _name(level)
+    return _trusted(found) if found.is_file() else build(level)
 
 
 def build(level: Level, folder: Path | None = None) -> Path:
     """Compiles for that level into the folder, or where the user's libraries are. Raises BuildError."""
     compiler = _compiler()
-    for target in [folder] if folder else _folders():
-        try:
-            target.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return _compile(compiler, level, target / _name(level))
-        except OSError as error:
-            problem = error
-    raise BuildError(f"the CPU kernels cannot be written ({problem}): set {FOLDER_VARIABLE} to a folder that can")
-
-
-def _compile(compiler: str, level: Level, target: Path) -> Path:
-    logger.info("compiling the CPU kernels for %s with %s: once, some seconds", level.name, Path(compiler).name)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
-        output = Path(folder) / target.name
-        sources = [str(path) for path in sorted(_SOURCES.glob("*.cpp"))]
-        command = [compiler, *_FLAGS, *level.flags, "-o", str(output), *sources]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"{Path(compiler).name} took more than {_TIMEOUT_S} s") from error
-        if run.returncode != 0:
-            why = textwrap.shorten(run.stderr, 300, placeholder=" ...")
-            raise BuildError(f"{Path(compiler).name} cannot compile the CPU kernels: {why}")
-        output.replace(target)  # whole or not at all, also when several processes compile at the same time
+    target = (folder or _folder()) / _name(level)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as scratch:
+            made = Path(scratch) / target.name
+            _compile(compiler, level, made)
+            made.chmod(0o755)
+            made.replace(target)  # whole or not at all, also when several processes compile at the same time
+    except OSError as error:
+        raise BuildError(
+            f"the CPU kernels cannot be written ({error}): set {FOLDER_VARIABLE} to a folder that can"
+        ) from error
     return target
+
+
+def _trusted(path: Path) -> Path:
+    """What is loaded runs as this process: nobody else may have put it there."""
+    for checked in (path, path.parent):
+        found = checked.stat()
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise BuildError(
+                f"others can write to {checked}: remove it, or set {FOLDER_VARIABLE} to a folder of your own"
+            )
+    return path
+
+
+def _compile(compiler: str, level: Level, output: Path) -> None:
+    name = Path(compiler).name
+    logger.info("compiling the CPU kernels for %s with %s: once, some seconds", level.name, name)
+    sources = [str(path) for path in sorted(_SOURCES.glob("*.cpp"))]
+    command = [compiler, *_FLAGS, *level.flags, "-o", str(output), *sources]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{name} cannot compile the CPU kernels: {error}") from error
+    if run.returncode != 0:
+        why = textwrap.shorten(run.stderr, 300, placeholder=" ...")
+        raise BuildError(f"{name} cannot compile the CPU kernels: {why}")
 
 
 def _compiler() -> str:
@@ -75,12 +86,18 @@ def _compiler() -> str:
     raise BuildError("there is no C++ compiler: install g++, which makes this model about three times as fast")
 
 
-def _folders() -> list[Path]:
-    """Where libraries may lie, best first; the last one is for a home that cannot be written."""
+def _folder() -> Path:
+    """Where libraries lie."""
     if chosen := os.environ.get(FOLDER_VARIABLE):
-        return [Path(chosen).expanduser().absolute()]
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [Path(os.environ.get("VFASTML_CACHE") or caches / "vfastml").expanduser().absolute() / "kernels"]
+        return Path(chosen).expanduser().absolute()
+    try:
+        caches = (
+            os.environ.get("VFASTML_CACHE")
+            or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vfastml"
+        )
+        return Path(caches).expanduser().absolute() / "kernels"
+    except RuntimeError as error:  # no home
+        raise BuildError(f"the CPU kernels have no place to be: set {FOLDER_VARIABLE} to a folder") from error
 
 
 def _name(level: Level) -> str:

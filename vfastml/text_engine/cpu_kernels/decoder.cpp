@@ -103,6 +103,8 @@ void Decoder::embed(const Step& step, int token) {
     for (int i = 0; i < shape_.hidden_size; i++) to[i] = from_bf16(static_cast<const uint16_t*>(ends_.embedding)[at + i]);
   else
     memcpy(to, static_cast<const float*>(ends_.embedding) + at, shape_.hidden_size * sizeof(float));
+  // What a broken text left behind the row's end, infinities times zero, must not reach the norms of this one.
+  std::fill(to + shape_.hidden_size, to + hidden_width_, 0.0f);
 }
 
 void Decoder::attend_layer(const Step& step, int number, Member& member) {

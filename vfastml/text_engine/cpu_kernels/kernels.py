@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from vfastml.text_engine.cpu_kernels import build
-from vfastml.text_engine.cpu_kernels.levels import best_level, level_named
+from vfastml.text_engine.cpu_kernels.levels import fitting_levels, level_named
 from vfastml.text_engine.cpu_kernels.structs import declare
 
 
@@ -14,11 +14,12 @@ class NoKernels(Exception):
 
 
 class Kernels:
-    """One compiled library. `level` says for which instructions."""
+    """One compiled library. `level` says for which instructions, `name` also from which sources."""
 
-    def __init__(self, library: ctypes.CDLL, level: str) -> None:
+    def __init__(self, library: ctypes.CDLL, level: str, name: str) -> None:
         self.library = library
         self.level = level
+        self.name = name
         self.panel = int(library.vfastml_panel())
         """Outputs of a matrix are padded to a multiple of this."""
         self.group = int(library.vfastml_group())
@@ -26,14 +27,16 @@ class Kernels:
 
 
 def load(level: str = "auto") -> Kernels:
-    """Compiles them first if need be. `auto` takes the best instructions that the processor has. Raises NoKernels."""
-    chosen = best_level() if level == "auto" else level_named(level)
-    if chosen is None:
-        raise NoKernels("this processor has no AVX2")
-    try:
-        path = build.library(chosen)
-        return Kernels(declare(ctypes.CDLL(str(path))), chosen.name)
-    except build.BuildError as error:
-        raise NoKernels(str(error)) from error
-    except OSError as error:
-        raise NoKernels(f"the compiled kernels cannot be loaded: {error}") from error
+    """Compiles them first if need be. `auto` takes the best instructions that the processor and the compiler have.
+    Raises NoKernels."""
+    candidates = fitting_levels() if level == "auto" else [level_named(level)]
+    reason = "this processor has no AVX2"
+    for candidate in candidates:
+        try:
+            path = build.library(candidate)
+            return Kernels(declare(ctypes.CDLL(str(path))), candidate.name, path.stem)
+        except build.BuildError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"the compiled kernels cannot be loaded ({error}): remove the file, to have it compiled anew"
+    raise NoKernels(reason)

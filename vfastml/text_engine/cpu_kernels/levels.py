@@ -45,10 +45,10 @@ def level_named(name: str) -> Level:
     raise ValueError(f"{name!r} is no level of instructions: use {', '.join(level.name for level in LEVELS)}")
 
 
-def best_level() -> Level | None:
-    """The best one that this processor has; None where it has not even AVX2, or is no x86."""
+def fitting_levels() -> list[Level]:
+    """Those that this processor has, best first; none where it has not even AVX2, or is no x86."""
     features = cpu_features()
-    return next((level for level in LEVELS if level.needs <= features), None)
+    return [level for level in LEVELS if level.needs <= features]
 
 
 def cpu_features() -> frozenset[str]:

@@ -7,6 +7,8 @@ namespace vfastml {
 constexpr int PANEL = 32;
 /// Inputs whose 8-bit values share a scale, and what every row of inputs is padded to.
 constexpr int GROUP = 64;
+/// Below it numbers are zero in 8 bits: their scale would be none.
+constexpr float SMALLEST = 1e-30f;
 
 enum class Format : int32_t { F32 = 0, BF16 = 1, I8 = 2 };
 
@@ -66,7 +68,7 @@ inline void put_row(Format format, const Inputs& inputs, int row, const float* v
       Vec most = zero();
       for (int at = 0; at < GROUP; at += LANES) most = max(most, abs(load(from + at)));
       const float top = largest(most);
-      const Vec inverse = splat(top > 0.0f ? 127.0f / top : 0.0f);
+      const Vec inverse = splat(top > SMALLEST ? 127.0f / top : 0.0f);
       Vec total = zero();
       for (int at = 0; at < GROUP; at += LANES) {
         const Vec whole = round(load(from + at) * inverse);
@@ -112,7 +114,7 @@ inline void pack_i8(const float* from, uint8_t* to, float* scales, int outputs, 
     float top = 0.0f;
     for (int input = 0; input < inputs; input++) top = __builtin_fmaxf(top, __builtin_fabsf(from[input]));
     scales[output] = top / 127.0f;
-    const float inverse = top > 0.0f ? 127.0f / top : 0.0f;
+    const float inverse = top > SMALLEST ? 127.0f / top : 0.0f;
     uint8_t* panel = to + static_cast<size_t>(output / PANEL) * width * PANEL + output % PANEL * 4;
     for (int input = 0; input < inputs; input++) {
       const float whole = __builtin_rintf(from[input] * inverse);

@@ -123,7 +123,7 @@ inline Vec odd_bf16(const uint16_t* pairs) {
 
 /// e^x within 2 units in the last place; 0 below -87 (a masked score, -infinity, too).
 inline Vec exp(Vec x) {
-  x = max(min(x, splat(88.0f)), splat(-104.0f));
+  x = max(splat(-104.0f), min(splat(88.0f), x));  // in this order NaN stays NaN
   const Vec n = round(x * splat(1.44269504088896341f));
   Vec r = fma(n, splat(-0.693359375f), x);
   r = fma(n, splat(2.12194440e-4f), r);

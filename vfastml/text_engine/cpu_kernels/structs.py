@@ -86,7 +86,10 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.vfastml_decoder_new.argtypes = [POINTER(Shape), POINTER(Layer), POINTER(Ends), c_int32]
     library.vfastml_decoder_new.restype = c_void_p
     library.vfastml_decoder_run.argtypes = [c_void_p, POINTER(Step)]
-    library.vfastml_decoder_run.restype = None
+    library.vfastml_decoder_run.restype = ctypes.c_bool
     library.vfastml_decoder_delete.argtypes = [c_void_p]
     library.vfastml_decoder_delete.restype = None
+    for number, struct in enumerate((Matrix, Shape, Layer, Ends, Cache, Step)):
+        if library.vfastml_struct_bytes(number) != ctypes.sizeof(struct):
+            raise AssertionError(f"{struct.__name__} is declared otherwise in C++")
     return library

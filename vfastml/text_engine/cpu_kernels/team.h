@@ -19,14 +19,15 @@ namespace vfastml {
 class Team {
  public:
   Team(int num_threads, int max_phases) : phases_(max_phases) {
-    for (int number = 1; number < num_threads; number++) helpers_.emplace_back([this] { serve(); });
+    try {
+      for (int number = 1; number < num_threads; number++) helpers_.emplace_back([this] { serve(); });
+    } catch (...) {  // the system gives no more threads
+      dismiss();
+      throw;
+    }
   }
 
-  ~Team() {
-    stopping_.store(true);
-    announce();
-    for (std::thread& helper : helpers_) helper.join();
-  }
+  ~Team() { dismiss(); }
 
   /// Each thread's place in the phases of one step.
   class Member {
@@ -34,7 +35,7 @@ class Team {
     /// Runs body(0) ... body(num_chunks - 1), each by one of the threads; returns when all are done.
     template <class Body>
     void phase(int num_chunks, Body&& body) {
-      Phase& phase = team_.phases_[number_++];
+      Phase& phase = team_.phases_.at(number_++);
       for (int chunk; (chunk = phase.taken.fetch_add(1, std::memory_order_relaxed)) < num_chunks;) {
         body(chunk);
         phase.done.fetch_add(1, std::memory_order_release);
@@ -71,6 +72,12 @@ class Team {
   int size() const { return static_cast<int>(helpers_.size()) + 1; }
 
  private:
+  void dismiss() {
+    stopping_.store(true);
+    announce();
+    for (std::thread& helper : helpers_) helper.join();
+  }
+
   struct alignas(64) Phase {
     std::atomic<int> taken{0};
     std::atomic<int> done{0};

@@ -14,7 +14,7 @@ from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
 from vfastml.text_engine.decoders.llama_weights import LlamaWeights, NotFusable
-from vfastml.text_engine.decoders.native_decoder import NativeDecoder
+from vfastml.text_engine.decoders.native_decoder import NATIVE_DTYPES, NativeDecoder
 from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
 from vfastml.text_engine.load_options import LoadOptions
 
@@ -56,6 +56,8 @@ def _llama_weights(folder: Path, config: EngineConfig, options: LoadOptions, dty
 
 def _on_cpu(weights: LlamaWeights, quantization: str | None, name: str) -> Decoder:
     try:
+        if weights.dtype not in NATIVE_DTYPES:
+            raise NoKernels(f"there are none for {str(weights.dtype).removeprefix('torch.')}")
         kernels = cpu_kernels.load()
         decoder = NativeDecoder(weights, kernels, quantization)
     except NoKernels as reason:

@@ -54,7 +54,7 @@ class FusedDecoder:
     def __init__(self, weights: LlamaWeights, device: torch.device) -> None:
         """Reads the weights layer by layer; they are in memory once."""
         shape = weights.shape
-        self.name, self.kind = weights.name, "fused"
+        self.name, self.kind = weights.name, "fused-torch"
         self.device, self.dtype = device, weights.dtype
         self.vocab_size = shape.vocab_size
         self.is_quantized = False

@@ -50,6 +50,9 @@ def check_config(config: Any) -> None:
     require(list(config.architectures or []) == [architecture], f"it is not a {architecture}")
     require(getattr(config, "quantization_config", None) is None, "its weights are stored quantized")
     require(config.hidden_act == "silu", f"its activation, {config.hidden_act}, is another one")
+    require(getattr(config, "is_causal", True) is not False, "its tokens see those after them")
+    window = getattr(config, "sliding_window", None)
+    require(window is None or window > 0, "its window is empty")
     require(config.num_attention_heads % config.num_key_value_heads == 0, "its heads share KV heads unevenly")
 
 

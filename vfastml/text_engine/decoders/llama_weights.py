@@ -75,6 +75,7 @@ class LlamaWeights:
         """Raises NotFusable if anything at all is not known to be exactly this family."""
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         check_config(config)
+        require(not (folder / "adapter_config.json").exists(), "an adapter lies beside its weights")
         return cls(config, TensorFiles.of(folder), dtype, _end_token_ids(folder, config))
 
     def layer(self, number: int) -> LlamaLayer:

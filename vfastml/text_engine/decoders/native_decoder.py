@@ -8,18 +8,21 @@ import weakref
 import torch
 
 from vfastml.text_engine.batch_inputs import BatchInputs
-from vfastml.text_engine.cpu_kernels import Kernels, NoKernels
+from vfastml.text_engine.cpu_kernels import Kernels
 from vfastml.text_engine.cpu_kernels.packing import Packer, interleaved
 from vfastml.text_engine.cpu_kernels.structs import BF16, F32, I8, Cache, Ends, Layer, Shape, Step
+from vfastml.text_engine.cpu_threads import num_compute_threads
 from vfastml.text_engine.decoders.decoder import ForwardPass
 from vfastml.text_engine.decoders.llama_weights import LlamaLayer, LlamaWeights
 from vfastml.text_engine.kv_cache import KVCache, KVShape
 
 _FORMATS = {torch.float32: F32, torch.bfloat16: BF16}
+NATIVE_DTYPES = tuple(_FORMATS)
+"""That there are kernels for."""
 
 
 class NativeDecoder:
-    """Packs the weights, which are then in memory once. Raises NoKernels for a dtype that there are no kernels for.
+    """Packs the weights, of one of NATIVE_DTYPES, which are then in memory once.
 
     `quantization` may be `int8`: weights with a scale for each output, activations with one for each 64 values of a row
     (W8A8). Embedding, norms, attention and KV cache stay as they are.
@@ -30,8 +33,6 @@ class NativeDecoder:
     """8-bit products are exact whole numbers: no row depends on others."""
 
     def __init__(self, weights: LlamaWeights, kernels: Kernels, quantization: str | None = None) -> None:
-        if weights.dtype not in _FORMATS:
-            raise NoKernels(f"there are no CPU kernels for {str(weights.dtype).removeprefix('torch.')}")
         shape = weights.shape
         self.name = weights.name
         self.device = torch.device("cpu")
@@ -91,8 +92,9 @@ class _Pass:
         self._caches = _caches(cache)
         self._run = decoder.kernels.library.vfastml_decoder_run
         self._handle = _new(decoder, cache)
-        weakref.finalize(self, decoder.kernels.library.vfastml_decoder_delete, self._handle)
-        self._logits = torch.empty(0, 0)
+        # not at the interpreter's exit, when another thread may still be in a step
+        weakref.finalize(self, decoder.kernels.library.vfastml_decoder_delete, self._handle).atexit = False
+        self._logits = torch.empty(0, decoder.ends.vocabulary.outputs)
 
     def __call__(self, inputs: BatchInputs) -> torch.Tensor:
         """See ForwardPass."""
@@ -115,7 +117,8 @@ class _Pass:
             len(inputs.context_lens),
             num_logits,
         )
-        self._run(self._handle, ctypes.byref(step))
+        if not self._run(self._handle, ctypes.byref(step)):
+            raise MemoryError(f"there is no memory for a step of {step.num_tokens} tokens")
         return logits[:num_logits, : self._decoder.vocab_size]
 
     def _room_for(self, num_logits: int) -> torch.Tensor:
@@ -141,28 +144,28 @@ class _Angles:
 
 
 def _new(decoder: NativeDecoder, cache: KVCache) -> int:
+    new = decoder.kernels.library.vfastml_decoder_new
+    shape = ctypes.byref(_shape(decoder, cache))
+    handle = new(shape, decoder.layers, ctypes.byref(decoder.ends), num_compute_threads())
+    if handle is None:
+        raise MemoryError(f"there is no memory, or there are no {num_compute_threads()} threads, for the CPU kernels")
+    return int(handle)
+
+
+def _shape(decoder: NativeDecoder, cache: KVCache) -> Shape:
     shape = decoder.shape
-    return int(
-        decoder.kernels.library.vfastml_decoder_new(
-            ctypes.byref(
-                Shape(
-                    num_layers=shape.num_layers,
-                    hidden_size=shape.hidden_size,
-                    intermediate_size=shape.intermediate_size,
-                    num_heads=shape.num_heads,
-                    num_kv_heads=shape.num_kv_heads,
-                    head_dim=shape.head_dim,
-                    block_size=cache.block_size,
-                    cache_is_bf16=decoder.dtype == torch.bfloat16,
-                    embedding_is_bf16=decoder.dtype == torch.bfloat16,
-                    epsilon=shape.rms_norm_eps,
-                    scaling=shape.head_dim**-0.5,
-                )
-            ),
-            decoder.layers,
-            ctypes.byref(decoder.ends),
-            torch.get_num_threads(),
-        )
+    return Shape(
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        block_size=cache.block_size,
+        cache_is_bf16=decoder.dtype == torch.bfloat16,
+        embedding_is_bf16=decoder.dtype == torch.bfloat16,
+        epsilon=shape.rms_norm_eps,
+        scaling=shape.head_dim**-0.5,
     )
 
 

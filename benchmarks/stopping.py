@@ -1,0 +1,26 @@
+"""How a program ends when it is told to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130
+"""The exit status of a program that was stopped."""
+
+
+def until_stopped(program: Callable[[], int]) -> int:
+    """The status of `program`, or 130 if Ctrl-C ends it. SIGTERM and SIGHUP are Ctrl-C to it: by default they would end
+    this process at once, and leave running what it has started."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number in before:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        return program()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
