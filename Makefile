@@ -31,6 +31,8 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+CPP := $(wildcard vfastml/text_engine/cpu_kernels/*.h vfastml/text_engine/cpu_kernels/*.cpp)
+
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -76,6 +78,7 @@ test-images: $(READY_DEV)  ## build both images with buildah, and run them with 
 lint: $(READY_DEV)  ## check style and import order
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 types: $(READY_DEV)  ## check types
 	$(BIN)/mypy
@@ -83,6 +86,7 @@ types: $(READY_DEV)  ## check types
 format: $(READY_DEV)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
 
 wheel: $(READY_DEV)  ## build the sdist and the wheel into dist/
 	$(BIN)/python -m build

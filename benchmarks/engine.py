@@ -226,7 +226,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _mode(modes: Any, measure: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = modes.add_parser(measure.__name__, help=measure.__doc__)
+    parser: argparse.ArgumentParser = modes.add_parser(
+        measure.__name__, help=(measure.__doc__ or "").replace("%", "%%")
+    )
     parser.set_defaults(measure=measure)
     add = parser.add_argument
     add("--model-uri", default=DEFAULT_MODEL, help="as the model server takes it")

@@ -62,7 +62,7 @@ def _place(bench: Bench, rows: int, dtype: torch.dtype) -> Pair:
             turned = rotate(narrow[:, : -shape.kv_heads], cos, sin)
             cache.write(layer, inputs.slots, turned[:, shape.heads :], narrow[:, -shape.kv_heads :])
 
-    return lambda: bench.single.place(heads, cache, inputs, own_angles), theirs
+    return lambda: bench.single.rope_and_store(heads, cache, inputs, own_angles), theirs
 
 
 def _activation(bench: Bench, rows: int, dtype: torch.dtype) -> Pair:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
+from benchmarks import compare, engine, gateway, hf_generate, kernels, perplexity, report, serve
 from benchmarks.flags import recorded
 
 
@@ -24,3 +27,11 @@ from benchmarks.flags import recorded
 )
 def test_what_of_a_command_line_is_stored(arguments: list[str], shown: list[str]) -> None:
     assert recorded(arguments) == shown
+
+
+@pytest.mark.parametrize("program", [compare, engine, gateway, hf_generate, kernels, perplexity, report, serve])
+def test_help(program: object, capsys: pytest.CaptureFixture[str]) -> None:
+    main: Callable[[Sequence[str]], int] = program.main  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "usage: python -m benchmarks." in capsys.readouterr().out

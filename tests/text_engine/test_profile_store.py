@@ -16,7 +16,7 @@ import transformers
 
 from vfastml.text_engine import profile_store
 from vfastml.text_engine.decoders.native_decoder import NativeDecoder
-from vfastml.text_engine.profile_store import ProfileKey, ProfileStore, cpu_quota, device_name, model_digest
+from vfastml.text_engine.profile_store import ProfileKey, ProfileStore, device_name, model_digest
 from vfastml.text_engine.step_profile import StepProfile, StepTime
 from vfastml.text_engine.step_timing import StepBounds
 
@@ -68,7 +68,8 @@ def test_a_later_one_replaces_it(folder: Path, written: Path) -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ProfileKey)])
 def test_every_part_of_the_key_counts(folder: Path, written: Path, field: str) -> None:
     value = getattr(KEY, field)
-    other = dataclasses.replace(KEY, **{field: value + 1 if isinstance(value, int) else value + "x"})
+    changed = value + "x" if isinstance(value, str) else (value or 0) + 1
+    other = dataclasses.replace(KEY, **{field: changed})
     assert ProfileStore(folder).load(other, BOUNDS) is None
 
 
@@ -214,18 +215,7 @@ def test_key_names_the_kernels(tiny_models: dict[str, Path]) -> None:
     assert ProfileKey.of(tiny_models["llama"], decoder, "").kernels == "vfastml-avx2-0123"
 
 
-def test_quota_of_all_control_groups_above(
-    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profile_store, "_CONTROL_GROUPS", tmp_path)
-    monkeypatch.setattr(profile_store, "_OWN_GROUP", tmp_path / "own")
-    assert cpu_quota() == ""
-    (tmp_path / "own").write_text("1:cpu:/old\n")
-    assert cpu_quota() == ""
-    (tmp_path / "own").write_text("1:cpu:/old\n0::/slice/service\n")
-    (tmp_path / "slice/service").mkdir(parents=True)
-    (tmp_path / "slice/cpu.max").write_text("150000 100000\n")
-    (tmp_path / "slice/service/cpu.max").write_text("max 100000\n")
-    assert cpu_quota() == "150000 100000"
+def test_the_quota_is_part_of_the_key(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_store, "cpu_quota", lambda: 1.5)
     decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, kind="hf")
-    assert ProfileKey.of(tiny_models["llama"], decoder, "").cpu_quota == "150000 100000"  # type: ignore[arg-type]
+    assert ProfileKey.of(tiny_models["llama"], decoder, "").cpu_quota == 1.5  # type: ignore[arg-type]

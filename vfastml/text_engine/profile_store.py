@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from vfastml import __version__
+from vfastml.text_engine.cpu_threads import cpu_quota, num_compute_threads
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.native_decoder import NativeDecoder
 from vfastml.text_engine.step_profile import StepProfile
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 _MOST_FILES = 64
 """More than that, and the oldest goes: each model, version and setting makes its own."""
 _CPU_INFO = Path("/proc/cpuinfo")
-_CONTROL_GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ProfileKey:
     threads: int
     kernels: str = ""
     """Level and digest of our compiled kernels, where they compute."""
-    cpu_quota: str = ""
+    cpu_quota: float | None = None
     vfastml_version: str = __version__
     torch_version: str = str(torch.__version__)
     transformers_version: str = transformers.__version__
@@ -51,7 +51,7 @@ class ProfileKey:
         """The key of a loaded decoder. Raises OSError for a folder that is gone."""
         device = device_name(decoder.device)
         dtype = str(decoder.dtype).removeprefix("torch.")
-        threads = torch.get_num_threads()
+        threads = num_compute_threads()
         kernels = decoder.kernels.name if isinstance(decoder, NativeDecoder) else ""
         digest = model_digest(folder)
         return cls(digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota())
@@ -140,16 +140,3 @@ def device_name(device: torch.device) -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def cpu_quota() -> str:
-    """What the control groups of this process leave it of the processor's time, as `cpu.max` has it; empty where none
-    has a limit."""
-    try:
-        own = next(line[3:] for line in _OWN_GROUP.read_text().splitlines() if line.startswith("0::"))
-        group = _CONTROL_GROUPS / own.lstrip("/")
-        files = [folder / "cpu.max" for folder in (group, *group.parents)]
-        quotas = [path.read_text().strip() for path in files if path.is_file()]
-    except (OSError, StopIteration):
-        return ""
-    return ", ".join(quota for quota in quotas if not quota.startswith("max"))

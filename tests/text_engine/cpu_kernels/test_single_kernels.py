@@ -276,7 +276,7 @@ def test_place(single: SingleKernels, dim: int, is_normed: bool, dtype: torch.dt
     expected[:, :6] = torch.cat(turned, dim=-1)
 
     before = paged.cache.keys[0].clone()
-    single.place(heads, paged.cache, paged.inputs, (angles.cos(), angles.sin()), norms, 1e-5)
+    single.rope_and_store(heads, paged.cache, paged.inputs, (angles.cos(), angles.sin()), norms, 1e-5)
     assert error(heads[:, :6], expected[:, :6]) < 1e-6
     keys, values = (kind[0].flatten(0, 1)[paged.inputs.slots] for kind in (paged.cache.keys, paged.cache.values))
     # what is stored is what was computed, rounded to the nearest
@@ -298,7 +298,7 @@ def test_the_cache_stays_finite(single: SingleKernels, dim: int, dtype: torch.dt
         clean[place, 1, place::3] = 0.0
     heads[:, 2:4] = torch.nan
     still = (torch.ones(3, dim // 2), torch.zeros(3, dim // 2))
-    single.place(heads, paged.cache, paged.inputs, still)
+    single.rope_and_store(heads, paged.cache, paged.inputs, still)
     assert not paged.cache.keys[0].flatten(0, 1)[paged.inputs.slots].any()
     assert torch.equal(paged.cache.values[0].flatten(0, 1)[paged.inputs.slots], clean.to(dtype))
 

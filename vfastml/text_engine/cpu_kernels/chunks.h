@@ -18,12 +18,12 @@ void each_row(int num_rows, Team::Member& member, Body&& body) {
   });
 }
 
-/// Each chunk takes some panels of outputs for some rows; the panels' weights are read once for all of these.
-/// `use(row, panel, results)` gets 32 of a row's outputs.
+/// Each chunk takes some panels of outputs for some rows; the panels' weights are read once for all of these. Few and
+/// long chunks: memory is slow at each new beginning. `use(row, panel, results)` gets 32 of a row's outputs.
 template <class Use>
 void product(const Matrix& matrix, const Inputs& x, int num_rows, Team::Member& member, Use&& use) {
   const int panels = matrix.panels();
-  const int panels_at_once = std::max(1, panels / (member.team_size() * 32));
+  const int panels_at_once = std::max(1, panels / (member.team_size() * 4));
   const int parts = (panels + panels_at_once - 1) / panels_at_once;
   const int heights = (num_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
   member.phase(parts * heights, [&](int chunk) {

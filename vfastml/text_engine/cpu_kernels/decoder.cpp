@@ -42,7 +42,7 @@ void InputRows::put(Format format, int row, int column, const float* values, int
   }
 }
 
-void InputRows::settle(Format format, int row) {
+void InputRows::quantize(Format format, int row) {
   if (format == Format::I8) put_row(format, *this, row, row_of(floats_, row, width));
 }
 
@@ -51,7 +51,8 @@ void InputRows::move(Format format, int from, int to) {
   if (format == Format::I8)
     memmove(row_of(floats_, to, width), row_of(floats_, from, width), width * sizeof(float));
   else
-    memmove(this->row<char>(0) + static_cast<size_t>(to) * size, this->row<char>(0) + static_cast<size_t>(from) * size, size);
+    memmove(this->row<char>(0) + static_cast<size_t>(to) * size, this->row<char>(0) + static_cast<size_t>(from) * size,
+            size);
 }
 
 Decoder::Decoder(const Shape& shape, const Layer* layers, const Ends& ends, int num_threads)
@@ -64,7 +65,7 @@ Decoder::Decoder(const Shape& shape, const Layer* layers, const Ends& ends, int 
 
 void Decoder::run(const Step& step) {
   reserve(step.num_tokens);
-  plan_sittings(shape_, step, sittings_);
+  plan_query_tiles(shape_, step, query_tiles_);
   team_.run([&](Member& member) { work(step, member); });
 }
 
@@ -100,7 +101,8 @@ void Decoder::embed(const Step& step, int token) {
   if (!ends_.embedding)
     unpack_row(ends_.vocabulary, id, to);
   else if (shape_.embedding_is_bf16)
-    for (int i = 0; i < shape_.hidden_size; i++) to[i] = from_bf16(static_cast<const uint16_t*>(ends_.embedding)[at + i]);
+    for (int i = 0; i < shape_.hidden_size; i++)
+      to[i] = from_bf16(static_cast<const uint16_t*>(ends_.embedding)[at + i]);
   else
     memcpy(to, static_cast<const float*>(ends_.embedding) + at, shape_.hidden_size * sizeof(float));
   // What a broken text left behind the row's end, infinities times zero, must not reach the norms of this one.
@@ -115,9 +117,9 @@ void Decoder::attend_layer(const Step& step, int number, Member& member) {
   });
   const Cache& cache = step.caches[number];
   each_row(step.num_tokens, member,
-           [&](int token) { place(shape_, layer, step, cache, token, row_of(qkv_, token, qkv_width_)); });
+           [&](int token) { rope_and_store(shape_, layer, step, cache, token, row_of(qkv_, token, qkv_width_)); });
   const LayerAttention layer_attention{shape_, step, cache, layer.window, Heads{qkv_.data(), qkv_width_}};
-  attend_all(layer_attention, sittings_, member, [&](int token, int head, const float* output) {
+  attend_all(layer_attention, query_tiles_, member, [&](int token, int head, const float* output) {
     heads_.put(layer.o.format, token, head * shape_.head_dim, output, shape_.head_dim);
   });
 }
@@ -127,13 +129,14 @@ void Decoder::keep_asked(const Step& step) {
   for (int row = 0; row < step.num_logits; row++) {
     const int token = static_cast<int>(step.logits_index[row]);
     if (token == row) continue;
-    memcpy(row_of(residual_, row, hidden_width_), row_of(residual_, token, hidden_width_), hidden_width_ * sizeof(float));
+    memcpy(row_of(residual_, row, hidden_width_), row_of(residual_, token, hidden_width_),
+           hidden_width_ * sizeof(float));
     heads_.move(layers_.back().o.format, token, row);
   }
 }
 
 void Decoder::after_attention(const Layer& layer, int num_rows, Member& member) {
-  settle_rows(heads_, layer.o.format, num_rows, member);
+  quantize_rows(heads_, layer.o.format, num_rows, member);
   add_product(layer.o, heads_, num_rows, member);
   norm_rows(layer.post_norm, layer.gate_up.format, num_rows, member);
   product(layer.gate_up, hidden_, num_rows, member, [&](int row, int panel, const float* results) {
@@ -141,14 +144,15 @@ void Decoder::after_attention(const Layer& layer, int num_rows, Member& member) 
     silu_times(results, activated);
     inner_.put(layer.down.format, row, panel * (PANEL / 2), activated, PANEL / 2);
   });
-  settle_rows(inner_, layer.down.format, num_rows, member);
+  quantize_rows(inner_, layer.down.format, num_rows, member);
   add_product(layer.down, inner_, num_rows, member);
 }
 
 void Decoder::project(const Step& step, Member& member) {
   norm_rows(ends_.final_norm, ends_.vocabulary.format, step.num_logits, member);
   product(ends_.vocabulary, hidden_, step.num_logits, member, [&](int row, int panel, const float* results) {
-    memcpy(step.logits + static_cast<size_t>(row) * ends_.vocabulary.outputs + panel * PANEL, results, PANEL * sizeof(float));
+    memcpy(step.logits + static_cast<size_t>(row) * ends_.vocabulary.outputs + panel * PANEL, results,
+           PANEL * sizeof(float));
   });
 }
 
@@ -156,13 +160,14 @@ void Decoder::norm_rows(const float* weight, Format format, int num_rows, Member
   each_row(num_rows, member, [&](int row) {
     static thread_local std::vector<float> values;
     values.resize(hidden_width_);
-    rms_norm(row_of(residual_, row, hidden_width_), weight, values.data(), shape_.hidden_size, hidden_width_, shape_.epsilon);
+    rms_norm(row_of(residual_, row, hidden_width_), weight, values.data(), shape_.hidden_size, hidden_width_,
+             shape_.epsilon);
     put_row(format, hidden_, row, values.data());
   });
 }
 
-void Decoder::settle_rows(InputRows& rows, Format format, int num_rows, Member& member) {
-  if (format == Format::I8) each_row(num_rows, member, [&](int row) { rows.settle(format, row); });
+void Decoder::quantize_rows(InputRows& rows, Format format, int num_rows, Member& member) {
+  if (format == Format::I8) each_row(num_rows, member, [&](int row) { rows.quantize(format, row); });
 }
 
 void Decoder::add_product(const Matrix& matrix, const Inputs& x, int num_rows, Member& member) {

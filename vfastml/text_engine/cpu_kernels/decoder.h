@@ -1,20 +1,19 @@
 // A whole Llama-like decoder, one call for each step.
 #pragma once
-#include <memory>
 #include <vector>
 
 #include "chunks.h"
-#include "sittings.h"
+#include "query_tiles.h"
 
 namespace vfastml {
 
 /// Rows of inputs with the memory that they lie in.
 struct InputRows : Inputs {
   void reserve(int rows, int columns);
-  /// Some columns of a row. As 8-bit groups they can only be stored once the row is whole: see `settle`.
+  /// Some columns of a row. As 8-bit groups they can only be stored once the row is whole: see `quantize`.
   void put(Format format, int row, int column, const float* values, int count);
   /// The row is whole.
-  void settle(Format format, int row);
+  void quantize(Format format, int row);
   void move(Format format, int from, int to);
 
  private:
@@ -39,7 +38,7 @@ class Decoder {
   void after_attention(const Layer& layer, int num_rows, Member& member);
   void project(const Step& step, Member& member);
   void norm_rows(const float* weight, Format format, int num_rows, Member& member);
-  void settle_rows(InputRows& rows, Format format, int num_rows, Member& member);
+  void quantize_rows(InputRows& rows, Format format, int num_rows, Member& member);
   void add_product(const Matrix& matrix, const Inputs& x, int num_rows, Member& member);
 
   const Shape shape_;
@@ -49,7 +48,7 @@ class Decoder {
   int capacity_ = 0;
   std::vector<float> residual_, qkv_;
   InputRows hidden_, heads_, inner_;
-  std::vector<Sitting> sittings_;
+  std::vector<QueryTile> query_tiles_;
   Team team_;  // last: its threads end before what they work on
 };
 

@@ -21,15 +21,14 @@ inline void prefetch(const char* at) {
 
 template <int ROWS>
 inline void finish(const Vec (&sums)[ROWS][COLUMNS], Tile& tile) {
-  UNROLLED for (int row = 0; row < ROWS; row++)
-    UNROLLED for (int column = 0; column < COLUMNS; column++) store(tile[row] + column * LANES, sums[row][column]);
+  UNROLLED for (int row = 0; row < ROWS; row++) UNROLLED for (int column = 0; column < COLUMNS; column++)
+      store(tile[row] + column * LANES, sums[row][column]);
 }
 
 template <int ROWS>
 void tile_f32(const float* const (&rows)[ROWS], const char* panel, int width, Tile& tile) {
   Vec sums[ROWS][COLUMNS];
-  UNROLLED for (auto& row : sums)
-    UNROLLED for (Vec& one : row) one = zero();
+  UNROLLED for (auto& row : sums) UNROLLED for (Vec& one : row) one = zero();
   const float* weights = reinterpret_cast<const float*>(panel);
   for (int input = 0; input < width; input++, weights += PANEL) {
     prefetch(reinterpret_cast<const char*>(weights));
@@ -37,7 +36,8 @@ void tile_f32(const float* const (&rows)[ROWS], const char* panel, int width, Ti
     UNROLLED for (int column = 0; column < COLUMNS; column++) w[column] = load(weights + column * LANES);
     UNROLLED for (int row = 0; row < ROWS; row++) {
       const Vec x = splat(rows[row][input]);
-      UNROLLED for (int column = 0; column < COLUMNS; column++) sums[row][column] = fma(x, w[column], sums[row][column]);
+      UNROLLED for (int column = 0; column < COLUMNS; column++) sums[row][column] =
+          fma(x, w[column], sums[row][column]);
     }
   }
   finish<ROWS>(sums, tile);
@@ -48,8 +48,7 @@ void tile_f32(const float* const (&rows)[ROWS], const char* panel, int width, Ti
 template <int ROWS>
 void tile_bf16(const uint16_t* const (&rows)[ROWS], const char* panel, int width, Tile& tile) {
   Vec sums[ROWS][COLUMNS];
-  UNROLLED for (auto& row : sums)
-    UNROLLED for (Vec& one : row) one = zero();
+  UNROLLED for (auto& row : sums) UNROLLED for (Vec& one : row) one = zero();
   const uint16_t* weights = reinterpret_cast<const uint16_t*>(panel);
   for (int input = 0; input < width; input += 2, weights += 2 * PANEL) {
     prefetch(reinterpret_cast<const char*>(weights));
@@ -70,8 +69,7 @@ void tile_bf16(const uint16_t* const (&rows)[ROWS], const char* panel, int width
 template <int ROWS>
 void tile_bf16(const float* const (&rows)[ROWS], const char* panel, int width, Tile& tile) {
   Vec sums[ROWS][COLUMNS];
-  UNROLLED for (auto& row : sums)
-    UNROLLED for (Vec& one : row) one = zero();
+  UNROLLED for (auto& row : sums) UNROLLED for (Vec& one : row) one = zero();
   const uint16_t* weights = reinterpret_cast<const uint16_t*>(panel);
   for (int input = 0; input < width; input += 2, weights += 2 * PANEL) {
     prefetch(reinterpret_cast<const char*>(weights));
@@ -101,7 +99,8 @@ inline Ints add_products(Ints sums, Ints weights, Ints inputs) {
   return sums;
 #else
   const Ints low = _mm512_set1_epi32(0x00ff00ff);
-  const Ints even = _mm512_madd_epi16(_mm512_and_si512(weights, low), _mm512_srai_epi16(_mm512_slli_epi16(inputs, 8), 8));
+  const Ints even =
+      _mm512_madd_epi16(_mm512_and_si512(weights, low), _mm512_srai_epi16(_mm512_slli_epi16(inputs, 8), 8));
   const Ints odd = _mm512_madd_epi16(_mm512_srli_epi16(weights, 8), _mm512_srai_epi16(inputs, 8));
   return _mm512_add_epi32(sums, _mm512_add_epi32(even, odd));
 #endif
@@ -113,7 +112,8 @@ inline Ints load_i8(const uint8_t* from) { return _mm256_loadu_si256(reinterpret
 inline Vec to_float(Ints value) { return _mm256_cvtepi32_ps(value); }
 inline Ints add_products(Ints sums, Ints weights, Ints inputs) {
   const Ints low = _mm256_set1_epi32(0x00ff00ff);
-  const Ints even = _mm256_madd_epi16(_mm256_and_si256(weights, low), _mm256_srai_epi16(_mm256_slli_epi16(inputs, 8), 8));
+  const Ints even =
+      _mm256_madd_epi16(_mm256_and_si256(weights, low), _mm256_srai_epi16(_mm256_slli_epi16(inputs, 8), 8));
   const Ints odd = _mm256_madd_epi16(_mm256_srli_epi16(weights, 8), _mm256_srai_epi16(inputs, 8));
   return _mm256_add_epi32(sums, _mm256_add_epi32(even, odd));
 }
@@ -123,13 +123,12 @@ inline Ints add_products(Ints sums, Ints weights, Ints inputs) {
 template <int ROWS>
 void tile_i8(const Inputs& x, int first, const char* panel, const float* scales, Tile& tile) {
   Vec sums[ROWS][COLUMNS];
-  UNROLLED for (auto& row : sums)
-    UNROLLED for (Vec& one : row) one = zero();
+  UNROLLED for (auto& row : sums) UNROLLED for (Vec& one : row) one = zero();
   const uint8_t* weights = reinterpret_cast<const uint8_t*>(panel);
   for (int group = 0; group < x.width / GROUP; group++) {
     Ints whole[ROWS][COLUMNS];
     UNROLLED for (int row = 0; row < ROWS; row++)  // a weight w is stored as w + 128
-      UNROLLED for (Ints& one : whole[row]) one = splat_i32(-x.sums_of(first + row)[group]);
+        UNROLLED for (Ints& one : whole[row]) one = splat_i32(-x.sums_of(first + row)[group]);
     for (int input = group * GROUP; input < (group + 1) * GROUP; input += 4, weights += 4 * PANEL) {
       prefetch(reinterpret_cast<const char*>(weights));
       Ints w[COLUMNS];
@@ -137,18 +136,17 @@ void tile_i8(const Inputs& x, int first, const char* panel, const float* scales,
       UNROLLED for (int row = 0; row < ROWS; row++) {
         int32_t four;
         memcpy(&four, x.row<int8_t>(first + row) + input, sizeof four);
-        UNROLLED for (int column = 0; column < COLUMNS; column++)
-          whole[row][column] = add_products(whole[row][column], w[column], splat_i32(four));
+        UNROLLED for (int column = 0; column < COLUMNS; column++) whole[row][column] =
+            add_products(whole[row][column], w[column], splat_i32(four));
       }
     }
     UNROLLED for (int row = 0; row < ROWS; row++) {
       const Vec scale = splat(x.scales_of(first + row)[group]);
-      UNROLLED for (int column = 0; column < COLUMNS; column++)
-        sums[row][column] = fma(to_float(whole[row][column]), scale, sums[row][column]);
+      UNROLLED for (int column = 0; column < COLUMNS; column++) sums[row][column] =
+          fma(to_float(whole[row][column]), scale, sums[row][column]);
     }
   }
-  UNROLLED for (int row = 0; row < ROWS; row++)
-    UNROLLED for (int column = 0; column < COLUMNS; column++)
+  UNROLLED for (int row = 0; row < ROWS; row++) UNROLLED for (int column = 0; column < COLUMNS; column++)
       store(tile[row] + column * LANES, sums[row][column] * load(scales + column * LANES));
 }
 

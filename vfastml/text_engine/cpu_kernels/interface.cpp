@@ -12,9 +12,12 @@ int32_t vfastml_group() { return GROUP; }
 
 void vfastml_pack(int32_t format, const void* from, void* to, float* scales, int32_t outputs, int32_t inputs) {
   switch (static_cast<Format>(format)) {
-    case Format::F32: return pack_f32(static_cast<const float*>(from), static_cast<float*>(to), outputs, inputs);
-    case Format::BF16: return pack_bf16(static_cast<const uint16_t*>(from), static_cast<uint16_t*>(to), outputs, inputs);
-    case Format::I8: return pack_i8(static_cast<const float*>(from), static_cast<uint8_t*>(to), scales, outputs, inputs);
+    case Format::F32:
+      return pack_f32(static_cast<const float*>(from), static_cast<float*>(to), outputs, inputs);
+    case Format::BF16:
+      return pack_bf16(static_cast<const uint16_t*>(from), static_cast<uint16_t*>(to), outputs, inputs);
+    case Format::I8:
+      return pack_i8(static_cast<const float*>(from), static_cast<uint8_t*>(to), scales, outputs, inputs);
   }
 }
 

@@ -101,7 +101,8 @@ inline void pack_bf16(const uint16_t* from, uint16_t* to, int outputs, int input
   const int width = up_to(inputs, GROUP);
   for (int output = 0; output < outputs; output++) {
     uint16_t* panel = to + static_cast<size_t>(output / PANEL) * width * PANEL + output % PANEL * 2;
-    for (int input = 0; input < inputs; input++) panel[static_cast<size_t>(input / 2) * 2 * PANEL + input % 2] = from[input];
+    for (int input = 0; input < inputs; input++)
+      panel[static_cast<size_t>(input / 2) * 2 * PANEL + input % 2] = from[input];
     from += inputs;
   }
 }
@@ -118,7 +119,8 @@ inline void pack_i8(const float* from, uint8_t* to, float* scales, int outputs, 
     uint8_t* panel = to + static_cast<size_t>(output / PANEL) * width * PANEL + output % PANEL * 4;
     for (int input = 0; input < inputs; input++) {
       const float whole = __builtin_rintf(from[input] * inverse);
-      panel[static_cast<size_t>(input / 4) * 4 * PANEL + input % 4] = static_cast<uint8_t>(static_cast<int>(whole) + 128);
+      panel[static_cast<size_t>(input / 4) * 4 * PANEL + input % 4] =
+          static_cast<uint8_t>(static_cast<int>(whole) + 128);
     }
     from += inputs;
   }

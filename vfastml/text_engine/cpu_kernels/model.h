@@ -1,7 +1,7 @@
 // What Python hands over: a model's shape and weights, and the steps that it computes.
 #pragma once
-#include "attention.h"
 #include "matrix.h"
+#include "paging.h"
 
 namespace vfastml {
 

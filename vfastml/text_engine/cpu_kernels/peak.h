@@ -35,26 +35,22 @@ inline int64_t compute_tile(int rounds, int operations, T value, Add&& add) {
   for (int round = 0; round < rounds; round++) {
     UNROLLED for (T& one : left) change(one);
     UNROLLED for (T& one : right) change(one);
-    UNROLLED for (int row = 0; row < SIDE; row++)
-      UNROLLED for (int column = 0; column < SIDE; column++)
+    UNROLLED for (int row = 0; row < SIDE; row++) UNROLLED for (int column = 0; column < SIDE; column++)
         sums[row][column] = add(sums[row][column], left[row], right[column]);
   }
-  UNROLLED for (auto& row : sums)
-    UNROLLED for (T& sum : row) change(sum);
+  UNROLLED for (auto& row : sums) UNROLLED for (T& sum : row) change(sum);
   return static_cast<int64_t>(rounds) * SIDE * SIDE * operations;
 }
 
 /// Products and sums by the instruction that matrices of the format are multiplied with. Returns how many.
 inline int64_t compute(Format format, int rounds) {
   if (format == Format::I8)
-    return compute_tile(rounds, 8 * LANES, splat_i32(0x01010101), [](Ints sum, Ints a, Ints b) {
-      return add_products(sum, a, b);
-    });
+    return compute_tile(rounds, 8 * LANES, splat_i32(0x01010101),
+                        [](Ints sum, Ints a, Ints b) { return add_products(sum, a, b); });
 #if defined(__AVX512BF16__)
   if (format == Format::BF16)
-    return compute_tile(rounds, 4 * LANES, splat(0.0f), [](Vec sum, Vec a, Vec b) {
-      return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-    });
+    return compute_tile(rounds, 4 * LANES, splat(0.0f),
+                        [](Vec sum, Vec a, Vec b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); });
 #endif
   return compute_tile(rounds, 2 * LANES, splat(0.0f), [](Vec sum, Vec a, Vec b) { return fma(a, b, sum); });
 }

@@ -91,9 +91,7 @@ inline Vec power_of_two(Vec n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
 }
-inline Vec finite(Vec a) {
-  return _mm256_and_ps(a, _mm256_cmp_ps(abs(a), _mm256_set1_ps(3.3e38f), _CMP_LE_OQ));
-}
+inline Vec finite(Vec a) { return _mm256_and_ps(a, _mm256_cmp_ps(abs(a), _mm256_set1_ps(3.3e38f), _CMP_LE_OQ)); }
 inline Vec load_bf16(const uint16_t* from) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));

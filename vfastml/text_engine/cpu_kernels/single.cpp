@@ -1,5 +1,6 @@
 // Each kernel by itself, as tests and benchmarks call it: what a decoder computes in one step, taken apart. Several
-// layers are one call, as in a step: threads are woken up once, and no layer's data is in the caches from the one before.
+// layers are one call, as in a step: threads are woken up once, and no layer's data is in the caches from the one
+// before.
 #include "decoder.h"
 #include "peak.h"
 
@@ -28,7 +29,7 @@ InputRows* vfastml_inputs_new(int32_t format, const float* values, int32_t num_r
   inputs->reserve(num_rows, columns);
   for (int row = 0; row < num_rows; row++) {
     inputs->put(static_cast<Format>(format), row, 0, values + static_cast<size_t>(row) * columns, columns);
-    inputs->settle(static_cast<Format>(format), row);
+    inputs->quantize(static_cast<Format>(format), row);
   }
   return inputs;
 }
@@ -36,27 +37,27 @@ InputRows* vfastml_inputs_new(int32_t format, const float* values, int32_t num_r
 void vfastml_inputs_delete(InputRows* inputs) { delete inputs; }
 
 /// `results` [num_rows][outputs, padded to PANEL] are the last matrix's; all have the same shape.
-void vfastml_products(Team* team, const Matrix* matrices, int32_t num_matrices, const InputRows* inputs, int32_t num_rows,
-                      float* results) {
+void vfastml_products(Team* team, const Matrix* matrices, int32_t num_matrices, const InputRows* inputs,
+                      int32_t num_rows, float* results) {
   team->run([&](Team::Member& member) {
     for (int number = 0; number < num_matrices; number++) {
       const Matrix& matrix = matrices[number];
-      product(matrix, *inputs, num_rows, member, [&](int row, int panel, const float* from) {
-        copy_panel(matrix, results, row, panel, from);
-      });
+      product(matrix, *inputs, num_rows, member,
+              [&](int row, int panel, const float* from) { copy_panel(matrix, results, row, panel, from); });
     }
   });
 }
 
 /// `queries` and `outputs` [tokens][heads][head_dim]; one cache for each layer of the shape, outputs of the last.
-void vfastml_attend(Team* team, const Shape* shape, const Step* step, int32_t window, const float* queries, float* outputs) {
+void vfastml_attend(Team* team, const Shape* shape, const Step* step, int32_t window, const float* queries,
+                    float* outputs) {
   const int dim = shape->head_dim, width = shape->num_heads * dim;
-  std::vector<Sitting> sittings;
-  plan_sittings(*shape, *step, sittings);
+  std::vector<QueryTile> query_tiles;
+  plan_query_tiles(*shape, *step, query_tiles);
   team->run([&](Team::Member& member) {
     for (int layer = 0; layer < shape->num_layers; layer++) {
       const LayerAttention layer_attention{*shape, *step, step->caches[layer], window, Heads{queries, width}};
-      attend_all(layer_attention, sittings, member, [&](int token, int head, const float* output) {
+      attend_all(layer_attention, query_tiles, member, [&](int token, int head, const float* output) {
         memcpy(outputs + static_cast<size_t>(token) * width + head * dim, output, dim * sizeof(float));
       });
     }
@@ -64,19 +65,19 @@ void vfastml_attend(Team* team, const Shape* shape, const Step* step, int32_t wi
 }
 
 /// `rows` [tokens][heads + 2 * KV heads][head_dim] are turned in place: once for each layer of the shape.
-void vfastml_place(Team* team, const Shape* shape, const Layer* layer, const Step* step, float* rows) {
+void vfastml_rope_and_store(Team* team, const Shape* shape, const Layer* layer, const Step* step, float* rows) {
   const int width = (shape->num_heads + 2 * shape->num_kv_heads) * shape->head_dim;
   team->run([&](Team::Member& member) {
     for (int number = 0; number < shape->num_layers; number++)
       each_row(step->num_tokens, member, [&](int token) {
-        place(*shape, *layer, *step, step->caches[number], token, rows + static_cast<size_t>(token) * width);
+        rope_and_store(*shape, *layer, *step, step->caches[number], token, rows + static_cast<size_t>(token) * width);
       });
   });
 }
 
 /// `rows`, `results` [num_rows][width] and `weight` [width] are padded with zeros from `count` on.
-void vfastml_rms_norm(Team* team, const float* rows, const float* weight, float* results, int32_t num_rows, int32_t count,
-                      int32_t width, float epsilon, int32_t times) {
+void vfastml_rms_norm(Team* team, const float* rows, const float* weight, float* results, int32_t num_rows,
+                      int32_t count, int32_t width, float epsilon, int32_t times) {
   team->run([&](Team::Member& member) {
     for (int time = 0; time < times; time++)
       each_row(num_rows, member, [&](int row) {
@@ -87,7 +88,8 @@ void vfastml_rms_norm(Team* team, const float* rows, const float* weight, float*
 }
 
 /// `gate_up` [num_rows][panels][PANEL], `results` [num_rows][panels][PANEL / 2]
-void vfastml_silu_times(Team* team, const float* gate_up, float* results, int32_t num_rows, int32_t panels, int32_t times) {
+void vfastml_silu_times(Team* team, const float* gate_up, float* results, int32_t num_rows, int32_t panels,
+                        int32_t times) {
   team->run([&](Team::Member& member) {
     for (int time = 0; time < times; time++)
       each_row(num_rows, member, [&](int row) {

@@ -64,7 +64,7 @@ class SingleKernels:
         self._library.vfastml_attend(self._team, shape, step, window, query.data_ptr(), outputs.data_ptr())
         return outputs
 
-    def place(
+    def rope_and_store(
         self,
         heads: torch.Tensor,
         cache: KVCache,
@@ -80,7 +80,7 @@ class SingleKernels:
         step = _step(cache, inputs, cosines=cosines.data_ptr(), sines=sines.data_ptr())
         q_norm, k_norm = norms or (None, None)
         layer = Layer(q_norm=_address(q_norm), k_norm=_address(k_norm))
-        self._library.vfastml_place(self._team, shape, layer, step, heads.data_ptr())
+        self._library.vfastml_rope_and_store(self._team, shape, layer, step, heads.data_ptr())
 
     def rms_norm(self, rows: torch.Tensor, weight: torch.Tensor, epsilon: float, times: int = 1) -> torch.Tensor:
         """Of each of [rows, count]."""
@@ -124,7 +124,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "inputs_delete": (None, [inputs]),
         "products": (None, [team, POINTER(Matrix), c_int32, inputs, c_int32, address]),
         "attend": (None, [team, shape, step, c_int32, address, address]),
-        "place": (None, [team, shape, POINTER(Layer), step, address]),
+        "rope_and_store": (None, [team, shape, POINTER(Layer), step, address]),
         "rms_norm": (None, [team, address, address, address, c_int32, c_int32, c_int32, c_float, c_int32]),
         "silu_times": (None, [team, address, address, c_int32, c_int32, c_int32]),
         "read": (c_uint64, [team, address, c_int64]),

@@ -13,8 +13,8 @@
 
 namespace vfastml {
 
-/// A caller and its helpers. Chunks are taken one by one, so a thread that the system has put aside holds up no more than
-/// the one chunk that it has in hand: a gateway or a client on the same cores costs what it computes, and no more.
+/// A caller and its helpers. Chunks are taken one by one, so a thread that the system has put aside holds up no more
+/// than the one chunk that it has in hand: a gateway or a client on the same cores costs what it computes, and no more.
 /// Waiting is a short spin and then a yield; between steps helpers sleep.
 class Team {
  public:
@@ -40,8 +40,8 @@ class Team {
         body(chunk);
         phase.done.fetch_add(1, std::memory_order_release);
       }
-      Patience patience;
-      while (phase.done.load(std::memory_order_acquire) != num_chunks) patience.wait();
+      Backoff backoff;
+      while (phase.done.load(std::memory_order_acquire) != num_chunks) backoff.wait();
     }
 
     int team_size() const { return team_.size(); }
@@ -55,7 +55,7 @@ class Team {
 
   /// Calls work(member) in every thread that comes in time, this one among them; all of it is done on return.
   void run(const std::function<void(Member&)>& work) {
-    settle();
+    wait_until_empty();
     for (Phase& phase : phases_) {
       phase.taken.store(0, std::memory_order_relaxed);
       phase.done.store(0, std::memory_order_relaxed);
@@ -66,7 +66,7 @@ class Team {
     Member member(*this);
     work(member);
     open_.store(false);
-    settle();
+    wait_until_empty();
   }
 
   int size() const { return static_cast<int>(helpers_.size()) + 1; }
@@ -84,7 +84,7 @@ class Team {
   };
 
   /// Spins for some microseconds, then lets others have the core.
-  class Patience {
+  class Backoff {
    public:
     void wait() {
       if (++turns_ < 500)
@@ -113,9 +113,9 @@ class Team {
   }
 
   /// Waits until no helper looks at the phases.
-  void settle() {
-    Patience patience;
-    while (inside_.load() != 0) patience.wait();
+  void wait_until_empty() {
+    Backoff backoff;
+    while (inside_.load() != 0) backoff.wait();
   }
 
   void announce() {
