@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
             """Nothing: the arguments are what matters."""
 
     monkeypatch.setattr(model_server_text_hf, "TextGenerationModelServerHF", Server)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # what it does to Ctrl-C would outlive this test
     for arguments in ([], ["--profile", "traces"]):
         model_server.main(arguments)
     assert [options["trace_folder"] for options in made] == [None, "traces"]

@@ -258,6 +258,7 @@ class ServerLink:
         if join.protocol != wire.PROTOCOL:
             logger.warning("a gateway speaks protocol %d, this server %d", join.protocol, wire.PROTOCOL)
         self._drop_requests(identity)
+        self._announce()  # to those before it: this one hears all of it below, once
         self._gateways.add(identity)
         self._deliver(identity, self._status())
         if self._hello is not None:
