@@ -12,11 +12,11 @@ INTERRUPTED = 130
 
 def until_stopped(program: Callable[[], int]) -> int:
     """The status of `program`, or 130 if Ctrl-C ends it. SIGTERM and SIGHUP are Ctrl-C to it: by default they would end
-    this process at once, and leave running what it has started."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    this process at once, and leave running what it has started. So is SIGINT, which a shell's background job ignores."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         for number in before:
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(number, signal.default_int_handler)
         return program()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
