@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 def until_stopped(program: Callable[[], int]) -> int:
     """The status of `program`, or 130 if Ctrl-C ends it. SIGTERM and SIGHUP are Ctrl-C to it: by default they would end
-    this process at once, and leave running what it has started. So is SIGINT, which a shell's background job ignores."""
+    this process at once, and leave running what it has started. So is SIGINT, which background jobs may ignore."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         for number in before:

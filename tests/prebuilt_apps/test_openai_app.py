@@ -75,7 +75,7 @@ def url_of(app: StartedProcess) -> str:
 
 
 def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    with started(tmp_path, tiny_models["llama"], "--served-model-name", "tiny") as app:
+    with started(tmp_path, tiny_models["llama"], "--served-model-name", "tiny", "--measure-limits", "never") as app:
         url = url_of(app)
         body: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE_S)
