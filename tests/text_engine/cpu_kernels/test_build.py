@@ -25,6 +25,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def compiler_that(folder: Path, does: str) -> str:
+    """A program to be called instead of g++."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
 @needs_x86
 def test_compiled_once_and_found_again(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     level = level_named("avx2")
@@ -48,10 +56,7 @@ def test_without_a_compiler_it_says_what_to_install(own_folder: Path, monkeypatc
 def test_a_compiler_that_fails_leaves_nothing(
     own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = tmp_path / "broken"
-    compiler.write_text("#!/bin/sh\necho this is broken >&2\nexit 1\n")
-    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("CXX", compiler_that(tmp_path, "echo this is broken >&2; exit 1"))
     with pytest.raises(NoKernels, match="cannot compile the CPU kernels: this is broken"):
         cpu_kernels.load("avx2")
     assert list(own_folder.iterdir()) == []
@@ -100,10 +105,8 @@ def test_an_unknown_level() -> None:
 def test_the_next_level_where_the_compiler_does_not_know_the_best(
     own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiler = tmp_path / "old"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *avx512*) echo unknown option >&2; exit 1;; esac\nexec g++ "$@"\n')
-    compiler.chmod(compiler.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("CXX", str(compiler))
+    old = 'case "$*" in *avx512*) echo unknown option >&2; exit 1;; esac; exec g++ "$@"'
+    monkeypatch.setenv("CXX", compiler_that(tmp_path, old))
     assert cpu_kernels.load().level == "avx2"
 
 

@@ -6,7 +6,7 @@ namespace vfastml {
 
 namespace {
 
-/// At least: phases are cheap, and one too few would be a write beyond the end.
+/// More than there are: an unused one costs nothing, and one too few would end the step.
 constexpr int PHASES_PER_LAYER = 12;
 
 float* row_of(std::vector<float>& rows, int number, int width) {
@@ -43,7 +43,7 @@ void InputRows::put(Format format, int row, int column, const float* values, int
 }
 
 void InputRows::quantize(Format format, int row) {
-  if (format == Format::I8) put_row(format, *this, row, row_of(floats_, row, width));
+  if (format == Format::I8) quantize_row(*this, row, row_of(floats_, row, width));
 }
 
 void InputRows::move(Format format, int from, int to) {
@@ -162,7 +162,8 @@ void Decoder::norm_rows(const float* weight, Format format, int num_rows, Member
     values.resize(hidden_width_);
     rms_norm(row_of(residual_, row, hidden_width_), weight, values.data(), shape_.hidden_size, hidden_width_,
              shape_.epsilon);
-    put_row(format, hidden_, row, values.data());
+    hidden_.put(format, row, 0, values.data(), hidden_width_);
+    hidden_.quantize(format, row);
   });
 }
 

@@ -58,31 +58,23 @@ constexpr int input_bytes(Format format) {
   return format == Format::I8 ? 1 : format == Format::BF16 && BF16_PRODUCTS ? 2 : 4;
 }
 
-/// The width of the columns is a multiple of GROUP; `values` may be padded with zeros.
-inline void put_row(Format format, const Inputs& inputs, int row, const float* values) {
-  const int width = inputs.width;
-  if (format == Format::I8) {
-    int8_t* to = inputs.row<int8_t>(row);
-    for (int group = 0; group < width / GROUP; group++) {
-      const float* from = values + group * GROUP;
-      Vec most = zero();
-      for (int at = 0; at < GROUP; at += LANES) most = max(most, abs(load(from + at)));
-      const float top = largest(most);
-      const Vec inverse = splat(top > SMALLEST ? 127.0f / top : 0.0f);
-      Vec total = zero();
-      for (int at = 0; at < GROUP; at += LANES) {
-        const Vec whole = round(load(from + at) * inverse);
-        total = total + whole;
-        store_i8(to + group * GROUP + at, whole);
-      }
-      inputs.scales_of(row)[group] = top / 127.0f;
-      inputs.sums_of(row)[group] = 128 * static_cast<int32_t>(sum(total));
+/// A row's `values`, whole groups of them, in 8 bits.
+inline void quantize_row(const Inputs& inputs, int row, const float* values) {
+  int8_t* to = inputs.row<int8_t>(row);
+  for (int group = 0; group < inputs.width / GROUP; group++) {
+    const float* from = values + group * GROUP;
+    Vec most = zero();
+    for (int at = 0; at < GROUP; at += LANES) most = max(most, abs(load(from + at)));
+    const float top = largest(most);
+    const Vec inverse = splat(top > SMALLEST ? 127.0f / top : 0.0f);
+    Vec total = zero();
+    for (int at = 0; at < GROUP; at += LANES) {
+      const Vec whole = round(load(from + at) * inverse);
+      total = total + whole;
+      store_i8(to + group * GROUP + at, whole);
     }
-  } else if (format == Format::BF16 && BF16_PRODUCTS) {
-    uint16_t* to = inputs.row<uint16_t>(row);
-    for (int at = 0; at < width; at += LANES) store_bf16(to + at, load(values + at));
-  } else {
-    memcpy(inputs.row<float>(row), values, static_cast<size_t>(width) * sizeof(float));
+    inputs.scales_of(row)[group] = top / 127.0f;
+    inputs.sums_of(row)[group] = 128 * static_cast<int32_t>(sum(total));
   }
 }
 

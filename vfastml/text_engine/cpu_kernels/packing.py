@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import pad
 
 from vfastml.text_engine.cpu_kernels.kernels import Kernels
+from vfastml.text_engine.cpu_kernels.pointers import address
 from vfastml.text_engine.cpu_kernels.structs import BF16, F32, I8, Matrix
 from vfastml.text_engine.huge_pages import huge_zeros
 
@@ -53,13 +54,13 @@ class Packer:
         packed = self._arena.take(padded_outputs * padded_inputs * _BYTES[self.format])
         scales = torch.zeros(padded_outputs) if self.format == I8 else None
         self._kernels.library.vfastml_pack(
-            self.format, weight.data_ptr(), packed.data_ptr(), _address(scales), outputs, inputs
+            self.format, weight.data_ptr(), packed.data_ptr(), address(scales), outputs, inputs
         )
         self._kept.append(scales)
         return Matrix(
             self.format,
             packed.data_ptr(),
-            _address(scales),
+            address(scales),
             self.vector(bias, padded_outputs),
             padded_outputs,
             padded_inputs,
@@ -97,7 +98,3 @@ def interleaved(gate_up: torch.Tensor, half_panel: int) -> torch.Tensor:
 
 def _up_to(count: int, multiple: int) -> int:
     return -(-count // multiple) * multiple
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

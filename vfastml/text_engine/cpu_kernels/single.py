@@ -12,7 +12,8 @@ from torch.nn.functional import pad
 
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.cpu_kernels.kernels import Kernels
-from vfastml.text_engine.cpu_kernels.structs import Cache, Layer, Matrix, Shape, Step
+from vfastml.text_engine.cpu_kernels.pointers import address, caches_of
+from vfastml.text_engine.cpu_kernels.structs import Layer, Matrix, Shape, Step
 from vfastml.text_engine.kv_cache import KVCache
 
 MOST_LAYERS = 1024
@@ -79,7 +80,7 @@ class SingleKernels:
         shape = _shape(cache, heads.shape[1] - 2 * cache.keys[0].shape[2], epsilon=epsilon)
         step = _step(cache, inputs, cosines=cosines.data_ptr(), sines=sines.data_ptr())
         q_norm, k_norm = norms or (None, None)
-        layer = Layer(q_norm=_address(q_norm), k_norm=_address(k_norm))
+        layer = Layer(q_norm=address(q_norm), k_norm=address(k_norm))
         self._library.vfastml_rope_and_store(self._team, shape, layer, step, heads.data_ptr())
 
     def rms_norm(self, rows: torch.Tensor, weight: torch.Tensor, epsilon: float, times: int = 1) -> torch.Tensor:
@@ -115,19 +116,19 @@ class SingleKernels:
 
 def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """Gives the functions of single.cpp their types."""
-    team, inputs, address = c_void_p, c_void_p, c_void_p
+    team, inputs, memory = c_void_p, c_void_p, c_void_p
     shape, step = POINTER(Shape), POINTER(Step)
     functions: dict[str, tuple[object, list[object]]] = {
         "team_new": (team, [c_int32, c_int32]),
         "team_delete": (None, [team]),
-        "inputs_new": (inputs, [c_int32, address, c_int32, c_int32]),
+        "inputs_new": (inputs, [c_int32, memory, c_int32, c_int32]),
         "inputs_delete": (None, [inputs]),
-        "products": (None, [team, POINTER(Matrix), c_int32, inputs, c_int32, address]),
-        "attend": (None, [team, shape, step, c_int32, address, address]),
-        "rope_and_store": (None, [team, shape, POINTER(Layer), step, address]),
-        "rms_norm": (None, [team, address, address, address, c_int32, c_int32, c_int32, c_float, c_int32]),
-        "silu_times": (None, [team, address, address, c_int32, c_int32, c_int32]),
-        "read": (c_uint64, [team, address, c_int64]),
+        "products": (None, [team, POINTER(Matrix), c_int32, inputs, c_int32, memory]),
+        "attend": (None, [team, shape, step, c_int32, memory, memory]),
+        "rope_and_store": (None, [team, shape, POINTER(Layer), step, memory]),
+        "rms_norm": (None, [team, memory, memory, memory, c_int32, c_int32, c_int32, c_float, c_int32]),
+        "silu_times": (None, [team, memory, memory, c_int32, c_int32, c_int32]),
+        "read": (c_uint64, [team, memory, c_int64]),
         "compute": (c_double, [team, c_int32, c_int32]),
     }
     for name, (result, arguments) in functions.items():
@@ -152,14 +153,13 @@ def _shape(cache: KVCache, num_heads: int, epsilon: float = 0.0, scaling: float 
 
 
 def _step(cache: KVCache, inputs: BatchInputs, **angles: int) -> Step:
-    pairs = zip(cache.keys, cache.values, strict=True)
     return Step(
         positions=inputs.position_ids.data_ptr(),
         slots=inputs.slots.data_ptr(),
         query_starts=inputs.query_starts.ctypes.data,
         block_tables=inputs.block_tables.ctypes.data,
         block_starts=inputs.block_starts.ctypes.data,
-        caches=(Cache * len(cache.keys))(*(Cache(keys.data_ptr(), values.data_ptr()) for keys, values in pairs)),
+        caches=caches_of(cache),
         num_tokens=len(inputs.input_ids),
         num_rows=len(inputs.context_lens),
         **angles,
@@ -169,7 +169,3 @@ def _step(cache: KVCache, inputs: BatchInputs, **angles: int) -> Step:
 def _check_number(layers: int) -> None:
     if not 1 <= layers <= MOST_LAYERS:
         raise ValueError(f"one call computes 1 to {MOST_LAYERS} layers, not {layers}")
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

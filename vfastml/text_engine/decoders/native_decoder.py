@@ -10,7 +10,8 @@ import torch
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.cpu_kernels import Kernels
 from vfastml.text_engine.cpu_kernels.packing import Packer, interleaved
-from vfastml.text_engine.cpu_kernels.structs import BF16, F32, I8, Cache, Ends, Layer, Shape, Step
+from vfastml.text_engine.cpu_kernels.pointers import caches_of
+from vfastml.text_engine.cpu_kernels.structs import BF16, F32, I8, Ends, Layer, Shape, Step
 from vfastml.text_engine.cpu_threads import num_compute_threads
 from vfastml.text_engine.decoders.decoder import ForwardPass
 from vfastml.text_engine.decoders.llama_weights import LlamaLayer, LlamaWeights
@@ -89,7 +90,7 @@ class _Pass:
     def __init__(self, decoder: NativeDecoder, cache: KVCache) -> None:
         self._decoder = decoder
         self._cache = cache
-        self._caches = _caches(cache)
+        self._caches = caches_of(cache)
         self._run = decoder.kernels.library.vfastml_decoder_run
         self._handle = _new(decoder, cache)
         # not at the interpreter's exit, when another thread may still be in a step
@@ -167,11 +168,6 @@ def _shape(decoder: NativeDecoder, cache: KVCache) -> Shape:
         epsilon=shape.rms_norm_eps,
         scaling=shape.head_dim**-0.5,
     )
-
-
-def _caches(cache: KVCache) -> ctypes.Array[Cache]:
-    pairs = zip(cache.keys, cache.values, strict=True)
-    return (Cache * len(cache.keys))(*(Cache(keys.data_ptr(), values.data_ptr()) for keys, values in pairs))
 
 
 def _matrix_shapes(weights: LlamaWeights) -> list[tuple[int, int]]:
