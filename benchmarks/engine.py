@@ -7,6 +7,7 @@ import gc
 import random
 import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,21 +18,22 @@ import torch
 from rich.console import Console
 
 from benchmarks.engine_overhead import measure_overhead
-from benchmarks.engine_records import EngineResult, EngineRun, draw, median, table
+from benchmarks.engine_records import EngineResult, EngineRun, draw, table
 from benchmarks.engine_requests import Answers, answer
 from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
 from benchmarks.machine import this_machine
-from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
+from benchmarks.memory_bandwidth import WeightReading, weight_bytes
 from benchmarks.outcome import DEFAULT_FOLDER
 from benchmarks.stopping import until_stopped
 from vfastml.errors import VFastMLError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
 from vfastml.text_engine.device import settle_device
-from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig, parse_memory
 from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
 from vfastml.text_engine.prompt_encoder import load_prompt_encoder
 
 _WARM_UP_TOKENS = 2
+_TIMED_TOKENS = 24
 _SHARED = 0.9
 """Of a prompt: the part that is alike where prompts share one."""
 _LEAST_STEP_TOKENS = 128
@@ -81,14 +83,17 @@ def throughput(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
     rng = random.Random(args.seed)
     for batch in args.batch:
         answer(loaded.engine, _prompts(loaded, batch, args, rng), _WARM_UP_TOKENS)
-    bytes_per_step = weight_bytes(folder, args.quantization or loaded.dtype)
+    reading = None
+    if loaded.device == "cpu" and 1 in args.batch:
+        bytes_per_step = weight_bytes(folder, args.quantization or loaded.dtype)
+        reading = WeightReading(bytes_per_step, torch.get_num_threads())
     runs = []
     for repeat in range(1, args.repeats + 1):
         for batch in args.batch:
             answers = answer(loaded.engine, _prompts(loaded, batch, args, rng), args.output_tokens)
             figures = _speeds(answers, batch * args.input_tokens)
-            if batch == 1 and loaded.device == "cpu":
-                figures |= _bandwidth(bytes_per_step / 1e6 / figures["decode step, ms"])
+            if batch == 1 and reading:
+                figures |= reading.figures(lambda: _decode_step_s(loaded, args, rng))
             runs.append(EngineRun(case=loaded.decoder, sequences=batch, repeat=repeat, figures=figures))
     return runs
 
@@ -96,9 +101,11 @@ def throughput(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
 def prefix(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
     """Prompts of which some share their first 90 % with one that was answered before, beside prompts that share
     nothing, with and without a prefix cache; in turns."""
-    loaded = _load(folder, args)
-    without = _load(folder, args, enable_prefix_caching=False)
+    loaded = _load(folder, args, kv_cache_memory=args.kv_cache_memory)
+    without = _load(folder, args, kv_cache_memory=args.kv_cache_memory, enable_prefix_caching=False)
     rng = random.Random(args.seed)
+    for engine in (loaded, without):
+        _fill(engine, args, rng)
     runs = []
     for repeat in range(1, args.repeats + 1):
         for batch in args.batch:
@@ -107,6 +114,13 @@ def prefix(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
                 figures = _prefix_figures(engine, batch, share, args, rng)
                 runs.append(EngineRun(case=case, sequences=batch, repeat=repeat, figures=figures))
     return runs
+
+
+def _fill(loaded: LoadedEngine, args: argparse.Namespace, rng: random.Random) -> None:
+    """Every block of the KV cache is used once: its memory is the system's to give only now, which takes time, and a
+    cache that has been served from for a while has no free blocks that no text lies in."""
+    prompts = -(-loaded.limits.num_blocks * loaded.limits.block_size // args.input_tokens)
+    answer(loaded.engine, _prompts(loaded, prompts, args, rng), 1)
 
 
 def _prefix_figures(
@@ -133,14 +147,9 @@ def _speeds(answers: Answers, num_prompt_tokens: int) -> dict[str, float]:
     return figures
 
 
-def _bandwidth(weights_gb_per_s: float) -> dict[str, float]:
-    threads = torch.get_num_threads()
-    limit = read_bandwidth(threads) / 1e9
-    return {
-        "weights read, GB/s": weights_gb_per_s,
-        f"memory, GB/s ({threads} thread{'s' if threads > 1 else ''})": limit,
-        "of bandwidth, %": 100 * weights_gb_per_s / limit,
-    }
+def _decode_step_s(loaded: LoadedEngine, args: argparse.Namespace, rng: random.Random) -> float:
+    """Of one sequence."""
+    return statistics.median(answer(loaded.engine, _prompts(loaded, 1, args, rng), _TIMED_TOKENS).full_steps_s)
 
 
 def _load(folder: Path, args: argparse.Namespace, **config: Any) -> LoadedEngine:
@@ -192,16 +201,25 @@ def _notes(result: EngineResult) -> list[str]:
 
 def _prefix_notes(runs: Sequence[EngineRun], shares: Sequence[int]) -> list[str]:
     title, size = "output tokens/s", f"n={runs[0].sequences}"
-    cold, off = (median(runs, case, title) for case in (_COLD, _NO_CACHE))
-    if cold is None or off is None:
-        return []
-    speeds = [(share, median(runs, f"{share} % share", title)) for share in shares]
-    gains = [
-        f"{size}: {share} % of the prompts share 90 %: {gain / cold:.2f}x the tokens/s"
-        for share, gain in speeds
-        if gain
+    of_case: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        of_case[run.case].append(run.figures[title])
+    # runs of the same repeat are seconds apart: an hour's drift of the machine is in both
+    gains = {
+        share: [a / b for a, b in zip(of_case[f"{share} % share"], of_case[_COLD], strict=True)] for share in shares
+    }
+    costs = [100 * (1 - a / b) for a, b in zip(of_case[_COLD], of_case[_NO_CACHE], strict=True)]
+    return [
+        *(
+            f"{size}: {share} % of the prompts share 90 %: {_spread(of)} times the tokens/s"
+            for share, of in gains.items()
+        ),
+        f"{size}: the cache costs {_spread(costs)} % of tokens/s where nothing is shared",
     ]
-    return [*gains, f"{size}: the cache costs {100 * (1 - cold / off):.1f} % of tokens/s where nothing is shared"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -221,6 +239,8 @@ def _parser() -> argparse.ArgumentParser:
         add("--max-num-batched-tokens", type=positive, metavar="N", help=step_tokens)
         each[mode].set_defaults(batch=counts(batch))
     shares = "percent of the prompts that share 90 %% with one that was answered before"
+    memory = "as the model server takes it; both caches are filled before anything is measured"
+    each["prefix"].add_argument("--kv-cache-memory", type=parse_memory, default="256MB", metavar="SIZE", help=memory)
     each["prefix"].add_argument("--shares", type=counts, default="50,100", metavar="P,P", help=shares)
     return parser
 

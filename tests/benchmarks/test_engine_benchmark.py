@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import engine, memory_bandwidth
 from benchmarks.engine_records import EngineResult, median
-from benchmarks.memory_bandwidth import read_bandwidth, weight_bytes
+from benchmarks.memory_bandwidth import MemoryReader, WeightReading, weight_bytes
 from vfastml.errors import VFastMLError
 from vfastml.text_engine import cpu_kernels
 from vfastml.text_engine.cpu_kernels import NoKernels
@@ -29,7 +29,7 @@ def run(arguments: list[str], model: Path, output: Path) -> EngineResult:
 
 @pytest.fixture
 def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "read_bandwidth", lambda threads: read_bandwidth(threads, 1 << 20))
+    monkeypatch.setattr(memory_bandwidth, "_BUFFER_BYTES", 1 << 20)
 
 
 def test_overhead_has_every_part(
@@ -62,6 +62,7 @@ def test_prefix_is_found_by_the_share_that_has_it(
     tiny_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["prefix", *LENGTHS, "--batch", "2,4", "--shares", "50,100", "--dtype", "float32"]
+    arguments += ["--kv-cache-memory", "1MB"]
     runs = run(arguments, tiny_models["llama"], tmp_path).runs
     cases = ("0 % share, no cache", "0 % share", "50 % share", "100 % share")
     # 36 of 40 tokens are alike, two whole blocks of 16
@@ -105,14 +106,25 @@ def test_weights_that_a_step_reads(tiny_models: dict[str, Path]) -> None:
     assert weight_bytes(tiny_models["llama"], "int8") == matrices + norms
 
 
-def test_without_kernels_bandwidth_is_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(level: str) -> None:
         raise NoKernels("this processor has no AVX2")
 
     monkeypatch.setattr(cpu_kernels, "load", refuse)
-    seconds = iter([3.0, 2.0, *[4.0] * 10])
-    monkeypatch.setattr(memory_bandwidth, "_seconds", lambda *_: next(seconds))
-    assert read_bandwidth(3, 1 << 20) == (1 << 20) / 2.0
+    clock = iter(range(1000))
+    monkeypatch.setattr(memory_bandwidth.time, "perf_counter", lambda: next(clock))
+    assert MemoryReader(3, 1 << 20).bytes_per_s() == 1 << 20
+
+
+@pytest.mark.usefixtures("small_buffer")
+def test_a_step_is_compared_with_the_memory_of_its_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # halfway through, cores move to where memory is reached twice as fast
+    moments = iter([20e9] * 4 + [40e9] * 5)
+    monkeypatch.setattr(MemoryReader, "bytes_per_s", lambda _: next(moments))
+    steps = iter([0.01] * 4 + [0.005] * 4)
+    figures = WeightReading(10**8, 2).figures(lambda: next(steps))
+    assert figures["of bandwidth, %"] == pytest.approx(50)
+    assert figures["memory, GB/s (2 threads)"] == 40
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
