@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks.engine_overhead import measure_overhead
+from benchmarks.engine_overhead import measure_overhead, prefix_cache_work_ms
 from benchmarks.engine_records import EngineResult, EngineRun, draw, table
 from benchmarks.engine_requests import Answers, answer
 from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
@@ -39,6 +39,8 @@ _SHARED = 0.9
 _LEAST_STEP_TOKENS = 128
 _NO_CACHE = "0 % share, no cache"
 _COLD = "0 % share"
+_CACHE_WORK = "cache's own work, ms a request"
+"""CPU time: the difference of two throughputs does not show a hundredth."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +114,10 @@ def prefix(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
             engines = {_NO_CACHE: (without, 0)} | {f"{share} % share": (loaded, share) for share in (0, *args.shares)}
             for case, (engine, share) in rng.sample(list(engines.items()), k=len(engines)):
                 figures = _prefix_figures(engine, batch, share, args, rng)
+                if case == _COLD:
+                    work_ms = prefix_cache_work_ms(args.input_tokens, args.output_tokens, rng)
+                    requests_per_s = figures["output tokens/s"] / args.output_tokens
+                    figures |= {_CACHE_WORK: work_ms, "cache's own work, %": work_ms * requests_per_s / 10}
                 runs.append(EngineRun(case=case, sequences=batch, repeat=repeat, figures=figures))
     return runs
 

@@ -22,6 +22,7 @@ from vfastml.text_engine.text_engine import TextEngine
 
 PROMPT_TOKENS = 128
 _WARM_UP_STEPS = 10
+_REQUESTS = 60
 _CPU = torch.device("cpu")
 
 _clock = time.thread_time
@@ -76,6 +77,30 @@ def measure_overhead(encoder: PromptEncoder, sequences: int, steps: int, rng: ra
         "step, ms": step,
         "steps/s": 1e3 / step,
     }
+
+
+def prefix_cache_work_ms(input_tokens: int, output_tokens: int, rng: random.Random) -> float:
+    """What the prefix cache does for a request that shares nothing: hashes, a search in vain, blocks registered and
+    taken from old texts. It is the difference between an engine with a cache and one without."""
+    times = {caching: _requests_s(caching, input_tokens, output_tokens, rng) for caching in (True, False)}
+    return 1e3 * (times[True] - times[False])
+
+
+def _requests_s(caching: bool, input_tokens: int, output_tokens: int, rng: random.Random) -> float:
+    """For one request, alone."""
+    length = input_tokens + output_tokens
+    # as many blocks as two of them fill: each but the first takes blocks in which an earlier text lies
+    limits = Limits(length, 1, length, 2 * -(-length // BLOCK_SIZE), BLOCK_SIZE)
+    engine = TextEngine(FreeModel([1]), lambda prompt: _NoText(), limits, (), enable_prefix_caching=caching)
+    times = []
+    for number in range(_REQUESTS):
+        prompt = [rng.randrange(1 << 16) for _ in range(input_tokens)]
+        began = _clock()
+        engine.add(greedy_request(f"{number}", prompt, output_tokens))
+        while engine.has_work:
+            engine.step()
+        times.append(_clock() - began)
+    return statistics.median(times)
 
 
 def _decoding_engine(model: FreeModel, sequences: int, steps: int, rng: random.Random, vocab_size: int) -> TextEngine:

@@ -67,6 +67,7 @@ def test_prefix_is_found_by_the_share_that_has_it(
     cases = ("0 % share, no cache", "0 % share", "50 % share", "100 % share")
     # 36 of 40 tokens are alike, two whole blocks of 16
     assert [median(runs, case, "cached, %") for case in cases] == [0, 0, 40, 80]
+    assert {run.case for run in runs if "cache's own work, %" in run.figures} == {"0 % share"}
     shown = capsys.readouterr().out
     assert all(f"n={size}: the cache costs" in shown for size in (2, 4))
 
