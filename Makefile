@@ -64,7 +64,7 @@ serve: $(READY)  ## run the gateway and the model server, and say how to call th
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
 test: $(READY_DEV)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not package and not images" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not package and not images and not faults" $(ARGS)
 
 test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -74,6 +74,18 @@ test-package: $(READY_DEV)  ## build the wheel, install it elsewhere, and serve 
 
 test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
 	$(BIN)/python -m pytest -m images $(ARGS)
+
+faults: $(READY_DEV)  ## make each fault of the table in docs/operations.md, and write down what was measured
+	$(BIN)/python -m pytest -m faults tests/faults --fault-table docs/operations.md $(ARGS)
+
+chaos: $(READY_DEV)  ## break things at random under load, and check that every request has its one right end
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: $(READY_DEV)  ## send malformed HTTP and malformed frames to a running service
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(READY_DEV)  ## mixed traffic for 20 minutes; memory, descriptors and threads must stay flat
+	$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(READY_DEV)  ## check style and import order
 	$(BIN)/ruff check .
@@ -99,4 +111,4 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 clean:  ## remove the environment, builds and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-images lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-images faults chaos fuzz soak lint types format wheel images clean

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Load, Usage
+from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Limits, Load, Usage
 from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 from vfastml.errors import UnsupportedError
 from vfastml.models_servers.model_server import ModelServer
@@ -75,6 +75,10 @@ class FreeTokenServer(ModelServer):
                 replies.append(Finished(unmade.request_id, Usage(1, 1)))
                 del self._open[unmade.request_id]
         return replies
+
+    def limits(self) -> Limits:
+        """See ModelServer. Nothing waits here: all that comes runs."""
+        return Limits(max_num_seqs=1 << 20)
 
     def current_load(self) -> Load:
         """See ModelServer."""

@@ -29,11 +29,26 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def not_negative(text: str) -> int:
+    """A count that may be 0."""
+    if not _is_count(text):
+        raise ArgumentTypeError("must be a whole number, at least 0")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """A span of time; not infinite."""
     value = _number(text)
     if not 0 <= value < math.inf:
         raise ArgumentTypeError("seconds are a number that must not be negative")
+    return value
+
+
+def time_limit(text: str) -> float:
+    """A span of time in seconds; not nothing, not infinite."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError("seconds are a number that must be more than 0")
     return value
 
 

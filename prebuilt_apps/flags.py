@@ -135,10 +135,10 @@ def add_max_step_flag(parser: argparse._ActionsContainer) -> None:
     """When a model server counts as hung."""
     parser.add_argument(
         "--max-step",
-        type=flag_types.seconds,
+        type=flag_types.time_limit,
         default=MAX_STEP_S,
         metavar="SECONDS",
-        help="how long a model server's step may take before the server counts as hung",
+        help="how long a model server's step may take: then the server counts as hung, and ends itself",
     )
 
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
 from prebuilt_apps.openai import api_server, model_server
+from prebuilt_apps.openai.child_process import ChildProcess
+from prebuilt_apps.openai.supervisor import Supervisor
 from prebuilt_apps.variables import OTHERS, PREFIX, variable_of
 from vfastml.engine.addresses import bracketed, is_loopback
 from vfastml.utils.logging import configure_logging
 
-logger = logging.getLogger("vfastml.prebuilt_apps.openai")
-
 _PROG = "python -m prebuilt_apps.openai"
-_POLL_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The last one comes when the terminal is closed: the processes, in groups of their own, would not get it."""
 
 
 def build_parser(prog: str = _PROG) -> FlagParser:
@@ -33,31 +25,22 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser = FlagParser(prog, "Runs an OpenAI-compatible gateway and one model server. Ctrl-C stops both.")
     api_server.add_arguments(parser.add_argument_group("gateway"))
     model_server.add_arguments(parser.add_argument_group("model server"))
-    add_process_flags(parser.add_argument_group("both"))
+    both = parser.add_argument_group("both")
+    add_max_step_flag(both)
+    add_process_flags(both)
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
-    """Starts both, and stops both when one ends or a signal comes. Returns the exit status of the one that ended by
-    itself, or 0. What can be found wrong before they start leaves by SystemExit, with one line."""
+    """Starts both and keeps them running until a signal comes. Returns the exit status: see Supervisor. What can be
+    found wrong before they start leaves by SystemExit, with one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(prog)
     options = parser.parse(arguments)
     _settle(parser, options)
     warn_of_unknown_variables(parser)
     configure_logging(options.log_level)
-    with _signals_noted() as signals, contextlib.ExitStack() as stack:
-        processes = {}
-        for name, (command, environment) in _commands(arguments, options).items():
-            # groups of their own: Ctrl-C reaches this process alone, which passes it on once
-            processes[name] = subprocess.Popen(command, env=environment, process_group=0)
-            stack.callback(processes[name].kill)
-        ended = _first_end(processes, signals)
-        _stop(list(processes.values()), signals)
-    if ended is None:
-        return 0
-    status = processes[ended].returncode
-    return status if status >= 0 else 128 - status
+    return Supervisor(*_processes(arguments, options), options.drain_timeout).run()
 
 
 def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
@@ -91,38 +74,31 @@ def _check_listens(prog: str, kind: str, host: str, port: int, *, is_guarded: bo
         sys.exit(f"{prog}: cannot listen on {host} port {port}: {reason}; choose another --{kind}host or --{kind}port")
 
 
-def _first_end(processes: dict[str, subprocess.Popen[bytes]], signals: list[int]) -> str | None:
-    """The process that ends by itself, or None when a signal comes first."""
-    while not signals:
-        for name, process in processes.items():
-            if process.poll() is not None:
-                logger.error("the %s has ended with status %d: stopping", name, process.returncode)
-                return name
-        time.sleep(_POLL_S)
-    return None
-
-
-def _commands(arguments: list[str], options: argparse.Namespace) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """What each process is started with. What one parser does not know is the other's: both together know every
+def _processes(arguments: list[str], options: argparse.Namespace) -> tuple[ChildProcess, ChildProcess]:
+    """Gateway and model server, not started yet. What one parser does not know is the other's: both together know every
     flag. Keys go to the gateway alone, and by its environment, which other users cannot see."""
     gateway, model = api_server.build_parser(), model_server.build_parser()
     _, for_model_server = gateway.parse_known_args(arguments)
     _, for_gateway = model.parse_known_args(arguments)
     _, for_gateway = _settled_here().parse_known_args(for_gateway)
     both = ["--log-level", options.log_level, "--drain-timeout", str(options.drain_timeout)]
+    both += ["--max-step", str(options.max_step)]
     both += ["--insecure"] if options.insecure else []
     servers = [text for endpoint in options.model_server for text in ("--model-server", endpoint)]
     keys = {variable_of("api_key"): ",".join(options.api_key)} if options.api_key else {}
-    return {
-        "model server": (
-            [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
-            _environment_of(model),
-        ),
-        "gateway": (
+    return (
+        ChildProcess(
+            "gateway",
             [sys.executable, "-m", api_server.__name__, *for_gateway, *both, *servers],
             {**_environment_of(gateway), **keys},
         ),
-    }
+        ChildProcess(
+            "model server",
+            [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
+            _environment_of(model),
+            model_server.READY_FLAG,
+        ),
+    )
 
 
 def _settled_here() -> FlagParser:
@@ -137,29 +113,6 @@ def _environment_of(parser: FlagParser) -> dict[str, str]:
     """This process's environment without variables of ours that are not that process's."""
     own = OTHERS.union(parser.variables())
     return {name: value for name, value in os.environ.items() if name in own or not name.startswith(PREFIX)}
-
-
-@contextlib.contextmanager
-def _signals_noted() -> Iterator[list[int]]:
-    """The stop signals that have come."""
-    noted: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: noted.append(number)) for number in _SIGNALS}
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(processes: list[subprocess.Popen[bytes]], signals: list[int]) -> None:
-    """Lets them drain; a second signal makes them stop at once."""
-    asked = 0
-    while any(process.poll() is None for process in processes):
-        if asked < max(1, len(signals)):
-            asked += 1
-            for process in processes:
-                process.terminate()
-        time.sleep(_POLL_S)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         choices=("all", "errors", "off"),
         help="requests to log: all, those that failed, or none (default: errors)",
     )
-    add_max_step_flag(parser)
+    add_bound_flags(parser)
+    add_time_flags(parser)
 
 
 def add_key_flags(parser: argparse._ActionsContainer) -> None:
@@ -69,10 +70,53 @@ def add_key_flags(parser: argparse._ActionsContainer) -> None:
     add("--api-key-file", metavar="FILE", help="file of such keys, one in a line; # begins a comment")
 
 
+def add_bound_flags(parser: argparse._ActionsContainer) -> None:
+    """How much a gateway takes at a time."""
+    add = parser.add_argument
+    add(
+        "--max-open",
+        type=flag_types.positive,
+        metavar="N",
+        help="requests open at a time, in each gateway process; what is more is refused with 429 (default: 4096)",
+    )
+    add(
+        "--max-open-per-key",
+        type=flag_types.not_negative,
+        metavar="N",
+        help="of these, with one API key; 0 is no bound (default: 0)",
+    )
+
+
+def add_time_flags(parser: argparse._ActionsContainer) -> None:
+    """How long a gateway waits."""
+    add = parser.add_argument
+    add(
+        "--request-timeout",
+        type=flag_types.seconds,
+        metavar="SECONDS",
+        help="for a request to be answered in full; the header x-request-timeout can ask for less; 0 is no bound "
+        "(default: 0)",
+    )
+    add(
+        "--body-timeout",
+        type=flag_types.seconds,
+        metavar="SECONDS",
+        help="how long a client may be silent in the middle of a body (default: 20)",
+    )
+    add(
+        "--drain-delay",
+        type=flag_types.seconds,
+        metavar="SECONDS",
+        help="how long new requests are still taken after SIGTERM, for load balancers to notice; then --drain-timeout "
+        "begins (default: 0)",
+    )
+
+
 def build_parser(prog: str = _PROG) -> FlagParser:
     """The command line."""
     parser = FlagParser(prog, "OpenAI-compatible HTTP in front of one or more VFastML model servers.")
     add_arguments(parser)
+    add_max_step_flag(parser)
     add_process_flags(parser)
     return parser
 
@@ -86,8 +130,13 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "root_path": options.root_path,
         "access_log": options.access_log,
         "max_step_s": options.max_step,
+        "max_open": options.max_open,
+        "max_open_per_key": options.max_open_per_key,
         "insecure": options.insecure,
         "log_level": options.log_level,
+        "request_timeout_s": options.request_timeout,
+        "body_timeout_s": options.body_timeout,
+        "drain_delay_s": options.drain_delay,
         "drain_timeout_s": options.drain_timeout,
     }
     return {name: value for name, value in asked.items() if value is not None}

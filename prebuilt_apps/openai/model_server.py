@@ -12,14 +12,17 @@ from typing import Any
 from prebuilt_apps import flag_types
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
 from vfastml.model_store import DEFAULT_MODEL
+from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS
 from vfastml.text_engine.engine_config import DECODERS, MEASURING, QUANTIZATIONS, EngineConfig
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
 
 _PROG = "python -m prebuilt_apps.openai.model_server"
+READY_FLAG = "--ready-fd"
+"""A descriptor that gets one line when the model is ready."""
 
 
 class _LoadKwargs(argparse.Action):
@@ -67,6 +70,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     )
     add("--profile", metavar="DIR", help="trace a few warm steps with torch's profiler, into a file in this folder")
     _add_sizes(parser)
+    _add_queue_bounds(parser)
 
 
 def _add_sizes(parser: argparse._ActionsContainer) -> None:
@@ -102,11 +106,28 @@ def _add_targets(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def _add_queue_bounds(parser: argparse._ActionsContainer) -> None:
+    add = parser.add_argument
+    count = flag_types.not_negative
+    waiting = "texts that may wait for a place in the batch; a request that would be one more is refused with 429"
+    add("--max-waiting", type=count, default=MAX_WAITING, metavar="N", help=waiting)
+    add(
+        "--max-waiting-tokens",
+        type=count,
+        default=MAX_WAITING_TOKENS,
+        metavar="TOKENS",
+        help="that all that wait may come to, prompts and max_tokens together",
+    )
+
+
 def build_parser(prog: str = _PROG) -> FlagParser:
     """All flags, with their defaults in the help."""
     parser = FlagParser(prog, "Serves one text model to the gateways that connect.")
     add_arguments(parser)
+    add_max_step_flag(parser)
     add_process_flags(parser)
+    # Between `vfastml serve` and this process.
+    parser.add_argument(READY_FLAG, type=flag_types.positive, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -152,11 +173,15 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             quantization=options.quantization,
         ),
         trace_folder=options.profile,
+        max_waiting=options.max_waiting,
+        max_waiting_tokens=options.max_waiting_tokens,
         served_model_names=options.served_model_name or (),
         rpc_host=options.rpc_host,
         rpc_port=options.rpc_port,
         insecure=options.insecure,
         drain_timeout_s=options.drain_timeout,
+        max_step_s=options.max_step,
+        ready_fd=getattr(options, "ready_fd", None),
         log_level=options.log_level,
     ).run_forever()
 

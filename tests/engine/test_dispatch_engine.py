@@ -1,11 +1,13 @@
 import asyncio
 import contextlib
 import gc
+import time
 import weakref
 
 import pytest
 
 from tests.engine.fake_server import echo, first_word, silent, until
+from vfastml.engine.deadline import DEADLINE
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import (
     Detokenized,
@@ -19,7 +21,14 @@ from vfastml.engine.dispatch_replies import (
     Tokenized,
     Usage,
 )
-from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq
+from vfastml.engine.dispatch_requests import (
+    CancelReq,
+    DetokenizeReq,
+    ImageToImageReq,
+    OneShotReq,
+    TextGenerationReq,
+    TokenizeReq,
+)
 from vfastml.engine.server_table import ServerState
 from vfastml.engine.wire import PROTOCOL, encode_reply
 from vfastml.errors import VFastMLError
@@ -200,9 +209,10 @@ async def test_failure_within_a_stream_comes_after_its_deltas(start_server, star
         await anext(stream)
 
 
-async def test_turned_away_by_one_server_goes_to_another(start_server, start_engine):
+@pytest.mark.parametrize("kind", ["InternalServerTooBusyError", "RateLimitError"])
+async def test_turned_away_by_one_server_goes_to_another(start_server, start_engine, kind):
     def refuse(server, request):
-        server.reply(Failed(request.request_id, "InternalServerTooBusyError", "Draining."))
+        server.reply(Failed(request.request_id, kind, "Draining, or full."))
 
     full, other = start_server(answer=refuse), start_server()
     engine = await ready(await start_engine(full, other))
@@ -211,6 +221,32 @@ async def test_turned_away_by_one_server_goes_to_another(start_server, start_eng
     assert all(answer.succeeded() for answer in answers)
     assert len(full.requests) > 0
     assert len(other.requests) == 4
+
+
+async def test_turned_away_by_all_is_what_the_last_one_said(start_server, start_engine):
+    def refuse(server, request):
+        server.reply(Failed(request.request_id, "RateLimitError", "Full.", code="queue_full", retry_after_s=3.0))
+
+    servers = [start_server(answer=refuse) for _ in range(3)]
+    engine = await ready(await start_engine(*servers))
+    await until(lambda: all(view.state is ServerState.LIVE for view in engine.servers()))
+    error = await error_of(engine.dispatch(text()))
+    assert (error.status, error.code, error.retry_after_s, error.retryable) == (429, "queue_full", 3.0, True)
+    assert sum(len(server.requests) for server in servers) == 2
+
+
+async def test_turned_away_or_lost_moves_only_once(start_server, start_engine):
+    def refuse(server, request):
+        server.reply(Failed(request.request_id, "RateLimitError", "Full."))
+
+    full, other = start_server(answer=refuse), start_server(answer=silent)
+    engine = await ready(await start_engine(full, other))
+    await until(lambda: all(view.state is ServerState.LIVE for view in engine.servers()))
+    tasks = [engine.dispatch(text(f"r{i}")) for i in range(2)]
+    await until(lambda: len(other.requests) == 2)
+    await other.stop()
+    # One was turned away and then lost, one was lost and then turned away.
+    assert {(await error_of(task)).kind for task in tasks} == {"ServerLostError", "RateLimitError"}
 
 
 async def test_only_the_first_terminal_counts(start_server, start_engine):
@@ -281,6 +317,51 @@ async def test_deadline_cancels_and_fails(start_server, start_engine):
     task = engine.dispatch(text(deadline_s=0.1))
     assert (await error_of(task)).status == 504
     await until(lambda: server.cancelled == ["r1"])
+
+
+@pytest.fixture
+def callers_deadline():
+    """Sets seconds from now at which whatever is dispatched has failed."""
+    before = DEADLINE.get()
+    yield lambda seconds: DEADLINE.set(time.monotonic() + seconds)
+    DEADLINE.set(before)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        text(),
+        text(deadline_s=60.0),
+        TokenizeReq(request_id="r1", prompt="x"),
+        DetokenizeReq(request_id="r1", tokens=[1]),
+        OneShotReq(request_id="r1", inputs=1),
+        ImageToImageReq(request_id="r1", images=[]),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+async def test_deadline_of_the_caller_is_for_every_kind(start_server, start_engine, callers_deadline, request_):
+    server = start_server(answer=silent)
+    engine = await ready(await start_engine(server))
+    callers_deadline(0.1)
+    error = await error_of(engine.dispatch(request_))
+    assert (error.status, error.code) == (504, "deadline_exceeded")
+    await until(lambda: server.cancelled == ["r1"])
+
+
+async def test_deadline_of_the_caller_does_not_lengthen_a_requests_own(start_server, start_engine, callers_deadline):
+    engine = await ready(await start_engine(start_server(answer=silent)))
+    callers_deadline(60.0)
+    assert (await error_of(engine.dispatch(text(deadline_s=0.05)))).status == 504
+
+
+async def test_too_late_is_not_even_sent(start_server, start_engine, callers_deadline):
+    server = start_server()
+    engine = await ready(await start_engine(server))
+    callers_deadline(-1.0)
+    task = engine.dispatch(text())
+    assert task.ended()
+    assert (await error_of(task)).status == 504
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan")])

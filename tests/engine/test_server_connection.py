@@ -4,6 +4,7 @@ import pytest
 import zmq
 
 from tests.engine.fake_server import FakeServer, until
+from vfastml.engine import server_connection, wire
 from vfastml.engine.dispatch_requests import CancelReq, Join
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.wire import SEND_QUEUE_MESSAGES, bind_router, bound_port, encode_request
@@ -103,6 +104,60 @@ async def test_a_peer_that_does_not_read_fills_the_queue(connect):
     assert SEND_QUEUE_MESSAGES <= taken < 20 * SEND_QUEUE_MESSAGES
     router.close()
     context.term()
+
+
+@pytest.fixture
+async def stuck(connect, monkeypatch):
+    """A connection to a peer that reads nothing yet, with no room for another frame, and that peer."""
+    # Where there is no room for frames, heartbeats do not get through either.
+    monkeypatch.setattr(wire, "HEARTBEAT_TIMEOUT_MS", 60_000)
+    context = zmq.Context()
+    router = bind_router(context, "127.0.0.1", 0)
+    connection, listener = connect(f"tcp://127.0.0.1:{bound_port(router)}")
+    await until(lambda: listener.told)
+    while connection.send(bytes(20_000)):
+        while connection.send(bytes(20_000)):
+            pass
+        await asyncio.sleep(0.05)  # the system's own buffers take some more
+    yield connection, listener, router
+    router.close()
+    context.term()
+
+
+async def test_what_has_to_be_sent_is_sent_when_there_is_room(stuck):
+    connection, _, router = stuck
+    frames = [b"%d" % i for i in range(1500)]
+    for frame in frames:
+        connection.send_surely(frame)
+    read = []
+
+    def read_all() -> bool:
+        while router.poll(0):
+            read.append(router.recv_multipart()[1])
+        return len(read) > len(frames) and read[-1] == frames[-1]
+
+    await until(read_all)
+    assert [frame for frame in read if len(frame) < 20_000] == frames
+
+
+async def test_a_session_ends_when_too_much_has_to_be_sent(stuck, monkeypatch, caplog):
+    connection, listener, _ = stuck
+    monkeypatch.setattr(server_connection, "_MAX_UNSENT", 3)
+    while not caplog.records:
+        connection.send_surely(bytes(20_000))
+    assert "given up" in caplog.text
+    await until(lambda: listener.told == ["connected", "disconnected", "connected"])
+
+
+async def test_nothing_is_kept_for_a_session_to_come(connect, start_server):
+    server = FakeServer()
+    await server.stop()
+    connection, listener = connect(server.endpoint)
+    connection.send_surely(encode_request(CancelReq(request_id="old")))
+    server = start_server(port=server.port)
+    await until(lambda: listener.told)
+    connection.send_surely(encode_request(CancelReq(request_id="new")))
+    await until(lambda: server.cancelled == ["new"])
 
 
 async def test_close_ends_the_reconnecting(connect, start_server):

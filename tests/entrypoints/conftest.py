@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 import pytest
@@ -54,13 +55,16 @@ class LiveGateway:
         return f"http://{self.host}:{self.port}"
 
 
-Serve = Callable[[Gateway], LiveGateway]
+class Serve(Protocol):
+    """Serves a gateway; times are those of GatewayServer."""
+
+    def __call__(self, gateway: Gateway, **times_s: float) -> LiveGateway: ...
 
 
 @contextlib.contextmanager
-def _serving(gateway: Gateway) -> Iterator[LiveGateway]:
+def _serving(gateway: Gateway, **times_s: float) -> Iterator[LiveGateway]:
     listener = bind("127.0.0.1", 0)
-    server = GatewayServer(gateway.build(), DrainGate(), 1.0, gateway.dispatch_engine.close)
+    server = GatewayServer(gateway.build(), DrainGate(), 1.0, gateway.dispatch_engine.close, **times_s)
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def main() -> None:
@@ -83,7 +87,7 @@ def _serving(gateway: Gateway) -> Iterator[LiveGateway]:
 def serve() -> Iterator[Serve]:
     """Serves gateways by uvicorn, each in a thread and on a port of its own, until the end of the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda gateway: stack.enter_context(_serving(gateway))
+        yield lambda gateway, **times_s: stack.enter_context(_serving(gateway, **times_s))
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ class Running:
         return self.process.stderr.read()
 
 
-def slow_gateway(drain_timeout_s: float) -> list[str]:
-    return [sys.executable, "-m", "tests.entrypoints.slow_gateway", str(drain_timeout_s)]
+def slow_gateway(drain_timeout_s: float, drain_delay_s: float = 0) -> list[str]:
+    return [sys.executable, "-m", "tests.entrypoints.slow_gateway", f"{drain_delay_s}+{drain_timeout_s}"]
 
 
 class Call(threading.Thread):

@@ -1,5 +1,6 @@
 """A gateway as its own process, whose model says one word every tenth of a second, `max_tokens` times; or, with any
-second argument, without a pause. Then it also says on stdout how many deltas wait for their reader at the end."""
+second argument, without a pause. The first one is the grace time in seconds, with `DELAY+` before it if that begins
+later. Without a pause it also says on stdout how many deltas wait for their reader at the end."""
 
 from __future__ import annotations
 
@@ -34,6 +35,7 @@ async def speak_without_pause(task: DispatchTask) -> None:
 
 
 if __name__ == "__main__":
-    config = GatewayConfig(drain_timeout_s=float(sys.argv[1]))
+    delay_s, _, timeout_s = sys.argv[1].rpartition("+")
+    config = GatewayConfig(drain_delay_s=float(delay_s or 0), drain_timeout_s=float(timeout_s))
     script = speak_without_pause if len(sys.argv) > 2 else speak_slowly
     Gateway(config, FakeDispatchEngine(script)).run(port=0)

@@ -1,14 +1,22 @@
-"""Heads that never end, by size or by time, and many that do."""
+"""Heads and bodies that never end, by size or by time, connections that are too many, and many that are well."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import time
 
+import httpx
 import pytest
 
-from tests.entrypoints.conftest import LiveGateway
+from tests.entrypoints.conftest import LiveGateway, Serve, eventually
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, say_hello
+from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints import http_protocol
+from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.http_protocol import BoundedHttpProtocol, ConnectionBounds
 
 
 def connect(live: LiveGateway) -> socket.socket:
@@ -84,3 +92,104 @@ def test_large_bodies_are_no_heads(live: LiveGateway) -> None:
         while received.count(b'"text_completion"') < 2:
             received += connection.recv(65536)
     assert received.count(b"HTTP/1.1 200") == 2
+
+
+def post(length: int) -> bytes:
+    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length
+
+
+@pytest.fixture
+def impatient(serve: Serve, engine: FakeDispatchEngine) -> LiveGateway:
+    """Waits 0.3 s for silent bodies."""
+    return serve(Gateway(dispatch_engine=engine), body_timeout_s=0.3)
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"prompt"'])
+def test_a_body_that_stops_coming_is_a_408(impatient: LiveGateway, sent: bytes) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(post(100) + sent)
+        received = read_all(connection)
+    assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert b"connection: close\r\n" in received
+    assert b'"code":"request_timeout"' in received
+
+
+def test_a_body_may_take_its_time_while_it_comes(impatient: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "MIN_BODY_BYTES_PER_S", 0.1)
+    body = b'{"prompt": "x"}'
+    with connect(impatient) as connection:
+        connection.sendall(post(len(body)))
+        for position in range(len(body)):
+            time.sleep(0.05)
+            connection.sendall(body[position : position + 1])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_trickles_is_a_408(impatient: LiveGateway) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(post(1000))
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 1000:
+                time.sleep(0.02)
+                connection.sendall(b" ")
+                sent += 1
+        assert sent < 1000
+        assert read_all(connection).startswith((b"HTTP/1.1 408 ", b""))
+
+
+def test_a_refused_body_that_does_not_end_keeps_no_connection(serve: Serve, engine: FakeDispatchEngine) -> None:
+    live = serve(Gateway(GatewayConfig(max_body_bytes=10), engine), body_timeout_s=0.3)
+    with connect(live) as connection:
+        connection.sendall(post(1000))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_time_that_we_take_ourselves_is_not_the_bodys(impatient: LiveGateway, engine: FakeDispatchEngine) -> None:
+    """The second request waits for the first one, and so does the rest of its body."""
+
+    async def take_long(task: DispatchTask) -> None:
+        await asyncio.sleep(1.0)
+        await say_hello(task)
+
+    engine.script = take_long
+    body = b'{"prompt": "x"}'
+    with connect(impatient) as connection:
+        connection.sendall(post(len(body)) + body + post(len(body)) + body[:5])
+        time.sleep(0.2)
+        connection.sendall(body[5:])
+        received = b""
+        while received.count(b'"text_completion"') < 2:
+            piece = connection.recv(65536)
+            assert piece, received
+            received += piece
+
+
+def test_bytes_that_begin_nothing_keep_no_connection(live: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
+    with connect(live) as connection:
+        connection.sendall(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while time.monotonic() - began < 5:
+                connection.sendall(b"\r\n")
+                time.sleep(0.02)
+        assert time.monotonic() - began < 5
+
+
+def test_too_many_connections_are_told_so(serve: Serve, engine: FakeDispatchEngine) -> None:
+    live = serve(Gateway(dispatch_engine=engine))
+    protocol = live.server.config.http
+    assert isinstance(protocol, type)
+    assert issubclass(protocol, BoundedHttpProtocol)
+    protocol.bounds = ConnectionBounds(max_connections=2)
+    with connect(live) as first, connect(live) as second:
+        for connection in (first, second):
+            connection.sendall(b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        with connect(live) as third:
+            refused = read_all(third)
+    assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"retry-after: 1\r\n" in refused
+    eventually(lambda: httpx.get(f"{live.url}/livez").status_code == 200)

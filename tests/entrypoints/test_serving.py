@@ -48,6 +48,26 @@ def test_what_outlasts_the_grace_time_gets_an_error(start: Start) -> None:
     assert "Traceback" not in running.stderr()
 
 
+def test_before_the_drain_it_may_go_on_for_a_while(start: Start) -> None:
+    running = start(slow_gateway(GRACE_S, drain_delay_s=3))
+    running.signal()
+    eventually(lambda: httpx.get(f"{running.url}/readyz").status_code == 503)
+    body = {"prompt": "x", "max_tokens": 1}
+    assert httpx.post(f"{running.url}/v1/completions", json=body).status_code == 200
+    assert running.exit_code() == 0
+    assert "new requests are taken for 3 s more" in running.stderr()
+
+
+def test_a_second_signal_ends_that_while_too(start: Start) -> None:
+    running = start(slow_gateway(GRACE_S, drain_delay_s=GRACE_S))
+    running.signal()
+    eventually(lambda: httpx.get(f"{running.url}/readyz").status_code == 503)
+    signalled_at = time.monotonic()
+    running.signal()
+    assert running.exit_code() == 0
+    assert time.monotonic() - signalled_at < GRACE_S
+
+
 def test_an_idle_gateway_leaves_at_once(start: Start) -> None:
     running = start(slow_gateway(GRACE_S))
     with httpx.Client() as kept_alive:

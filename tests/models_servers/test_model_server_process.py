@@ -114,7 +114,7 @@ def test_second_signal_ends_the_drain(tmp_path: Path, stop: signal.Signals) -> N
 # -- breaking
 
 
-@pytest.mark.parametrize("name", ["StepBreaks", "LazyStepBreaks", "AcceptBreaks"])
+@pytest.mark.parametrize("name", ["StepBreaks", "LazyStepBreaks"])
 def test_broken_model_exits_with_70_and_its_requests_end(tmp_path: Path, name: str) -> None:
     port = free_port()
     with StartedProcess(tmp_path / "log", STUB, name, port) as server, RawGateway(port) as gateway:
@@ -333,6 +333,7 @@ def test_wide_address_is_possible_when_meant(tmp_path: Path, tiny_models: dict[s
         ["--dtype", "int3"],
         ["--kv-cache-memory", "much"],
         ["--max-model-len", "0"],
+        ["--max-step", "0"],
     ],
 )
 def test_wrong_flag_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,6 +132,20 @@ def test_each_step_is_one_forward_and_a_cancelled_input_is_not_tried_again() -> 
     assert server.due_in_s() is None
 
 
+def test_batch_that_finds_too_little_memory_is_done_one_by_one() -> None:
+    def roomy(inputs: list[Any]) -> list[Any]:
+        if sum(inputs) > 9:
+            raise MemoryError
+        return doubled(inputs)
+
+    server = Recorder(roomy, max_batch_size=3, max_wait_ms=0)
+    queued(server, 5, 20, 7)
+    too_large = ("InternalServerTooBusyError", "There is too little memory for this request now.")
+    assert outcome(server, steps=4) == {"0": 10, "1": too_large, "2": 14}
+    queued(server, *[1] * 100)
+    assert outcome(server, steps=34) == {str(number): 2 for number in range(100)}
+
+
 def test_our_own_error_goes_out_as_it_is() -> None:
     def refuse(inputs: list[Any]) -> list[Any]:
         raise InvalidRequestError("Not a number.", param="inputs", code="nan")

@@ -109,15 +109,51 @@ def test_several_gateways_serve_and_ctrl_c_stops_all(tmp_path: Path, tiny_models
         assert [app.output.count(words) for words in ("VFastML listens", "Try: curl", "Traceback")] == [1, 1, 0]
 
 
-@pytest.mark.parametrize(("module", "name"), [("model_server", "model server"), ("api_server", "gateway")])
-def test_one_that_is_killed_stops_the_other(
-    tmp_path: Path, tiny_models: dict[str, Path], module: str, name: str
-) -> None:
+def test_killed_gateway_stops_the_model_server(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     with started(tmp_path, tiny_models["llama"]) as app:
         url_of(app)
-        process_of(app, module).kill()
+        process_of(app, "api_server").kill()
         assert app.status() == 128 + signal.SIGKILL
-        assert f"the {name} has ended with status -9" in app.output
+        assert "the gateway has ended with status 137" in app.output
+
+
+def test_killed_model_server_is_started_again_behind_the_same_gateway(
+    tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    with started(tmp_path, tiny_models["llama"]) as app:
+        url, gateway = url_of(app), process_of(app, "api_server")
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
+            process_of(app, "model_server").kill()
+            wait_until(lambda: http.get("/readyz").status_code == 503, PATIENCE_S, "the loss is noticed")
+            assert [http.get(path).status_code for path in ("/livez", "/startupz")] == [200, 200]
+            wait_until(lambda: http.get("/readyz").status_code == 200, PATIENCE_S, "a new one is ready")
+            assert http.post("/v1/completions", json={"prompt": "Hi", "max_tokens": 3}).status_code == 200
+        app.wait_for("is ready again")
+        assert process_of(app, "api_server") == gateway
+        app.process.send_signal(signal.SIGINT)
+        assert app.status() == 0
+        assert [app.output.count(words) for words in ("VFastML listens", "Try: curl", "Traceback")] == [1, 1, 0]
+
+
+def test_both_are_told_how_long_a_step_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    class EndedAtOnce:
+        """Instead of a process."""
+
+        returncode = 0
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            commands.append(command)
+
+        def poll(self) -> int:
+            return self.returncode
+
+        terminate = kill = wait = poll
+
+    monkeypatch.setattr(subprocess, "Popen", EndedAtOnce)
+    assert main(["--max-step", "7", "--port", str(free_port()), "--rpc-port", str(free_port())]) == 1
+    assert [command[command.index("--max-step") + 1] for command in commands] == ["7.0", "7.0"]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -242,6 +278,7 @@ def test_what_a_process_would_refuse_is_said_before_it_starts(
         ["--rpc-port", "0"],
         ["--port", "-1"],
         ["--dtype", "int3"],
+        ["--max-step", "0"],
         ["--api-key-file", "/nowhere"],
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.sampling import Sampling
-from vfastml.text_engine.scheduler import Scheduler
+from vfastml.text_engine.scheduler import ScheduledBatch, Scheduler
 from vfastml.text_engine.sequence import Sequence
 
 BLOCK = 4
@@ -29,7 +29,20 @@ class FakeModel:
         self.cells: dict[tuple[int, int], int] = {}
 
     def run(self, scheduler: Scheduler) -> int:
+        return self._compute(scheduler, scheduler.schedule())
+
+    def run_after_a_failure(self, scheduler: Scheduler) -> int:
+        """The first try ends with half of its copies done, and with nothing of use in what it has written."""
         batch = scheduler.schedule()
+        for row in batch.rows:
+            sequence = row.sequence
+            positions = range(sequence.num_computed, sequence.num_computed + row.num_tokens)
+            for position in positions:
+                self.cells[sequence.block_table[position // BLOCK], position % BLOCK] = -1
+        self.cells |= {(target, offset): -1 for _, target in batch.copies[::2] for offset in range(BLOCK)}
+        return self._compute(scheduler, ScheduledBatch(tuple(scheduler.put_back(batch)), ()))
+
+    def _compute(self, scheduler: Scheduler, batch: ScheduledBatch) -> int:
         for source, target in batch.copies:
             for offset in range(BLOCK):
                 if (source, offset) in self.cells:
@@ -54,8 +67,9 @@ def live(scheduler: Scheduler) -> list[Sequence]:
     return [*scheduler.running, *sorted(scheduler.waiting, key=lambda sequence: sequence.order)]
 
 
+@pytest.mark.parametrize("failures", [0.0, 0.2])
 @pytest.mark.parametrize("seed", range(30))
-def test_random_operations_keep_every_count(seed: int) -> None:
+def test_random_operations_keep_every_count(seed: int, failures: float) -> None:
     rng = random.Random(seed)
     scheduler = make_scheduler(num_blocks=24, max_num_seqs=6, budget=rng.choice([3, 16]))
     model, arrival = FakeModel(), 0
@@ -69,9 +83,11 @@ def test_random_operations_keep_every_count(seed: int) -> None:
             arrival += 1
         elif choice < 0.25 and live(scheduler):
             scheduler.remove(rng.choice(live(scheduler)))
-        else:
+        elif choice < 1 - failures:
             ran = model.run(scheduler)
             assert ran or not live(scheduler)
+        else:
+            model.run_after_a_failure(scheduler)
         scheduler.blocks.check_integrity(live(scheduler))
         for sequence in [s for s in scheduler.running if s.num_generated >= 30]:
             scheduler.remove(sequence)
@@ -212,3 +228,27 @@ def test_batch_names_those_that_were_admitted() -> None:
         model.run(scheduler)
     scheduler.remove(old)
     assert scheduler.schedule().admitted == (young,)
+
+
+def test_step_that_did_not_fit_is_followed_by_smaller_ones_and_these_grow_again() -> None:
+    scheduler, model = make_scheduler(num_blocks=400, budget=16), FakeModel()
+    scheduler.add(make_sequence(list(range(900)), 0))
+    assert model.run(scheduler) == 16
+    assert scheduler.shrink(16) == 8
+    assert model.run(scheduler) == 8
+    assert [scheduler.shrink(8), scheduler.shrink(3), scheduler.shrink(16), scheduler.shrink(1)] == [4, 1, 1, 1]
+    sizes = [model.run(scheduler) for _ in range(150)]
+    assert sizes == sorted(sizes)
+    assert sorted(set(sizes)) == [1, 2, 4, 8, 16]
+
+
+def test_rows_whose_copies_may_be_half_done_begin_anew_and_the_others_stay() -> None:
+    scheduler, model = make_scheduler(), FakeModel()
+    scheduler.add(make_sequence(list(range(6)), 0, forks=2))
+    model.run(scheduler)
+    batch = scheduler.schedule()
+    assert (len(batch.rows), len(batch.copies)) == (3, 2)
+    [kept] = scheduler.put_back(batch)
+    assert scheduler.running == [kept.sequence]
+    assert len(scheduler.waiting) == 2
+    scheduler.blocks.check_integrity(live(scheduler))

@@ -354,16 +354,6 @@ def test_request_that_fails_while_it_forks_leaves_nothing_behind(monkeypatch: py
     assert isinstance(driver.answers[request_id].end, Failed)
 
 
-def test_failure_of_the_model_itself_is_raised() -> None:
-    def broken(sequence: Sequence, choice: int) -> int:
-        raise RuntimeError("out of memory")
-
-    driver = scripted(broken)
-    driver.add([A])
-    with pytest.raises(RuntimeError, match="out of memory"):
-        driver.step()
-
-
 # -- cancelling
 
 

@@ -53,7 +53,7 @@ class DispatchEngine:
         self._clock = clock
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
         self._table = ServerTable(self._endpoints, protocol=PROTOCOL, now=clock(), max_step_age_s=max_step_age_s)
-        self._requests = OpenRequests(self._table, self._send, hold_s=hold_s, max_held=max_held)
+        self._requests = OpenRequests(self._table, self._send, self._send_surely, hold_s=hold_s, max_held=max_held)
         self._connections: dict[str, ServerConnection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -90,8 +90,9 @@ class DispatchEngine:
         await asyncio.to_thread(context.term)
 
     def dispatch(self, request: WorkReq) -> DispatchTask:
-        """Send the request, or hold it until a server is up. What prevents that becomes the error of the task. Raises
-        RuntimeError when the engine is not running, and in another thread than the event loop's."""
+        """Send the request, or hold it until a server is up. What prevents that becomes the error of the task, and so
+        does the deadline of the caller (see deadline.py). Raises RuntimeError when the engine is not running, and in
+        another thread than the event loop's."""
         if self._context is None:
             raise RuntimeError("the dispatch engine is not running")
         if threading.get_ident() != self._thread:
@@ -201,6 +202,9 @@ class DispatchEngine:
 
     def _send(self, endpoint: str, frame: bytes) -> bool:
         return self._connections[endpoint].send(frame)
+
+    def _send_surely(self, endpoint: str, frame: bytes) -> None:
+        self._connections[endpoint].send_surely(frame)
 
     def _join(self, endpoint: str) -> None:
         self._send(endpoint, encode_request(Join(PROTOCOL, self._gateway_id)))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from vfastml.engine.deadline import time_left_s
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Terminal
 from vfastml.engine.dispatch_requests import CancelReq, TextGenerationReq
 from vfastml.engine.dispatch_task import DispatchTask
@@ -20,6 +21,7 @@ from vfastml.errors import (
     DeadlineExceededError,
     InternalServerTooBusyError,
     InvalidRequestError,
+    RateLimitError,
     RequestCancelledError,
     ServerLostError,
     VFastMLError,
@@ -27,6 +29,7 @@ from vfastml.errors import (
 
 _LOADING_RETRY_AFTER_S = 5.0
 _LOST_RETRY_AFTER_S = 1.0
+_TURNED_AWAY = (InternalServerTooBusyError.__name__, RateLimitError.__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -46,11 +49,21 @@ class _Place:
 
 
 class OpenRequests:
-    """The open requests of one gateway. `send(endpoint, frame)` says whether that server can take the frame now."""
+    """The open requests of one gateway. `send(endpoint, frame)` says whether that server can take the frame now;
+    `send_surely` sends it as soon as it can, unless the server is lost before."""
 
-    def __init__(self, table: ServerTable, send: Callable[[str, bytes], bool], *, hold_s: float, max_held: int) -> None:
+    def __init__(
+        self,
+        table: ServerTable,
+        send: Callable[[str, bytes], bool],
+        send_surely: Callable[[str, bytes], None],
+        *,
+        hold_s: float,
+        max_held: int,
+    ) -> None:
         self._table = table
         self._send = send
+        self._send_surely = send_surely
         self._hold_s = hold_s
         self._max_held = max_held
         self._places: dict[str, _Place] = {}
@@ -65,7 +78,8 @@ class OpenRequests:
         return len(self._held)
 
     def add(self, task: DispatchTask) -> None:
-        """Send the task's request, or hold it until a server comes up; what prevents both becomes the task's error."""
+        """Send the task's request, or hold it until a server comes up; what prevents both becomes the task's error. It
+        fails at its deadline, or at that of the caller for whom this is called."""
         try:
             place = self._register(task)
         except VFastMLError as error:
@@ -133,11 +147,15 @@ class OpenRequests:
 
     def _set_deadline(self, place: _Place) -> None:
         request = place.task.request
-        if not isinstance(request, TextGenerationReq) or request.deadline_s is None:
-            return
-        if not request.deadline_s > 0:  # written so that NaN is refused too
+        own_s = request.deadline_s if isinstance(request, TextGenerationReq) else None
+        if own_s is not None and not own_s > 0:  # written so that NaN is refused too
             raise InvalidRequestError("'deadline_s' must be a positive number.", param="deadline_s")
-        self._call_later(place, request.deadline_s, self._on_deadline)
+        left_s = time_left_s(own_s)
+        if left_s is None:
+            return
+        if left_s <= 0:
+            raise _too_late()
+        self._call_later(place, left_s, self._on_deadline)
 
     def _send_or_hold(self, place: _Place) -> None:
         try:
@@ -206,12 +224,12 @@ class OpenRequests:
         self._fail(place, error)
 
     def _cancel_in_server(self, place: _Place) -> None:
-        # A server that cannot take even this is lost or stuck; what it may still send for the request is ignored.
+        # What the server may still send for the request is ignored.
         if place.endpoint is not None:
-            self._send(place.endpoint, encode_request(CancelReq(request_id=place.request_id)))
+            self._send_surely(place.endpoint, encode_request(CancelReq(request_id=place.request_id)))
 
     def _on_deadline(self, place: _Place) -> None:
-        self._abandon(place, DeadlineExceededError("The request's deadline has passed."))
+        self._abandon(place, _too_late())
 
     def _on_held_too_long(self, place: _Place) -> None:
         if place.request_id in self._held:
@@ -220,7 +238,11 @@ class OpenRequests:
 
 def _is_turned_away(terminal: Terminal) -> bool:
     """The server is draining or full, and has done nothing for the request: another one may have room."""
-    return isinstance(terminal, Failed) and terminal.kind == InternalServerTooBusyError.__name__
+    return isinstance(terminal, Failed) and terminal.kind in _TURNED_AWAY
+
+
+def _too_late() -> DeadlineExceededError:
+    return DeadlineExceededError("The request's deadline has passed.")
 
 
 def _still_loading() -> InternalServerTooBusyError:

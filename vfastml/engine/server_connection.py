@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +22,9 @@ _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 _FRAMES_PER_TURN = 256
 """Frames read before other work of the event loop gets its turn."""
+
+_MAX_UNSENT = 10_000
+"""Frames of `send_surely` that wait for room. A peer that does not keep up with so many is as good as lost."""
 
 _REOPEN_AFTER_S = 0.1
 """A peer that hangs up right after each handshake must not keep the gateway busy."""
@@ -57,6 +61,8 @@ class ServerConnection:
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._connected = False
+        self._unsent: deque[bytes] = deque()
+        """In order, for when the peer keeps up again."""
         self._reopening: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -84,6 +90,22 @@ class ServerConnection:
             self._read_later_if_any()
         return True
 
+    def send_surely(self, frame: bytes) -> None:
+        """Sends the frame now, or as soon as the peer keeps up again. It is lost only with the session; so a session in
+        which too many wait is ended."""
+        if not self._connected:
+            return
+        if self._unsent or not self.send(frame):
+            self._unsent.append(frame)
+        if len(self._unsent) > _MAX_UNSENT:
+            _log.error("%s has not taken anything for too long: the connection is given up.", self.endpoint)
+            self._unsent.clear()
+            asyncio.get_running_loop().call_soon(self._on_disconnected)
+
+    def _send_unsent(self) -> None:
+        while self._unsent and self.send(self._unsent[0]):
+            self._unsent.popleft()
+
     def close(self) -> None:
         """End the session, if any, and stop reconnecting. What was not yet sent is dropped."""
         if self._reopening is not None:
@@ -94,6 +116,8 @@ class ServerConnection:
         for _ in range(_FRAMES_PER_TURN):
             frame = _received(self._socket)
             if frame is None:
+                # Last, as the descriptor signals room too, and reading takes the signal off.
+                self._send_unsent()
                 return
             self._tell(self._listener.on_frame, self.endpoint, frame)
         asyncio.get_running_loop().call_soon(self._read_frames)
@@ -119,6 +143,8 @@ class ServerConnection:
             return None
 
     def _on_disconnected(self) -> None:
+        if self._socket is None:
+            return
         while (frame := _received(self._socket)) is not None:
             self._tell(self._listener.on_frame, self.endpoint, frame)
         self._close_session()
@@ -135,6 +161,7 @@ class ServerConnection:
 
     def _close_session(self) -> None:
         self._connected = False
+        self._unsent.clear()
         if self._socket is not None:
             self._socket.disable_monitor()
         for socket in (self._monitor, self._socket):

@@ -24,8 +24,9 @@ MAX_MESSAGE_BYTES = 64 << 20
 """libzmq drops the connection of a peer that sends more, so `encode_request` refuses it first."""
 
 HEARTBEAT_INTERVAL_MS = 200
-HEARTBEAT_TIMEOUT_MS = 600
-"""A frozen or unreachable peer is disconnected after this. libzmq's own threads answer: a busy interpreter is safe."""
+HEARTBEAT_TIMEOUT_MS = 1200
+"""A frozen or unreachable peer is disconnected after this. libzmq's own threads answer: a busy interpreter is safe, but
+half as long was too short for a machine with many more busy processes than cores."""
 
 SEND_QUEUE_MESSAGES = 1000
 

@@ -15,7 +15,9 @@ from starlette.types import ASGIApp
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
+from vfastml.entrypoints.admission import AdmissionMiddleware
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
+from vfastml.entrypoints.deadlines import DeadlineMiddleware
 from vfastml.entrypoints.disconnect import DisconnectMiddleware
 from vfastml.entrypoints.drain import DrainGate, DrainMiddleware
 from vfastml.entrypoints.gateway_config import GatewayConfig
@@ -110,8 +112,16 @@ class Gateway:
             self._server(supervisor).run(sockets=[listener])
 
     def _server(self, supervisor: SupervisorLine | None = None) -> GatewayServer:
-        drain_timeout_s = self._config.drain_timeout_s
-        return GatewayServer(self.build(), self._gate, drain_timeout_s, self.dispatch_engine.close, supervisor)
+        config = self._config
+        return GatewayServer(
+            self.build(),
+            self._gate,
+            config.drain_timeout_s,
+            self.dispatch_engine.close,
+            supervisor,
+            drain_delay_s=config.drain_delay_s,
+            body_timeout_s=config.body_timeout_s,
+        )
 
     def _complete(self) -> None:
         if not self._is_complete:
@@ -136,6 +146,8 @@ class Gateway:
         # The last one added is the outermost.
         app, config = self.app, self._config
         app.add_middleware(DisconnectMiddleware, max_body_bytes=config.max_body_bytes)
+        app.add_middleware(AdmissionMiddleware, max_open=config.max_open, max_open_per_key=config.max_open_per_key)
+        app.add_middleware(DeadlineMiddleware, timeout_s=config.request_timeout_s)
         app.add_middleware(DrainMiddleware, gate=self._gate)
         app.add_middleware(AuthMiddleware, keys=KeyRing(config.api_keys))
         app.add_middleware(ErrorMiddleware)

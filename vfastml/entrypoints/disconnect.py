@@ -6,25 +6,25 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vfastml.entrypoints.limits import read_body
+from vfastml.entrypoints.bodies import BodyReader
 
 
 class DisconnectMiddleware:
     """Reads the body, hands it to the app in a task of its own, and from then on listens for the client going away:
     only one reader can wait on `receive`, and a route that awaits a model does not.
 
-    Raises RequestTooLargeError for a body over `max_body_bytes`.
+    Raises RequestTooLargeError for a body over `max_body_bytes`, and what else BodyReader raises.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        self._bodies = BodyReader(max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = await read_body(scope, receive, self.max_body_bytes)
+        body = await self._bodies.read(scope, receive)
         if body is not None:
             await _Exchange(body, receive, send).run(self.app, scope)
 

@@ -13,16 +13,21 @@ from vfastml.errors import InternalServerTooBusyError
 
 
 class DrainGate:
-    """Counts the open HTTP requests, probes aside, and lets no more in once it is closed."""
+    """Counts the open HTTP requests, probes aside, and lets no more in once it is closed. Before that it may say that
+    it is going to close: it is not ready any more, and load balancers look elsewhere."""
 
     def __init__(self) -> None:
         self.open_requests = 0
+        self.is_leaving = False
         self.closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def announce_close(self) -> None:
+        self.is_leaving = True
+
     def close(self) -> None:
-        self.closed = True
+        self.is_leaving = self.closed = True
 
     def enter(self) -> None:
         self.open_requests += 1

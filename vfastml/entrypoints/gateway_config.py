@@ -8,7 +8,8 @@ from typing import Any
 
 from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.server_table import MAX_STEP_S
-from vfastml.entrypoints.limits import MAX_BODY_BYTES
+from vfastml.entrypoints.admission import MAX_OPEN
+from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from vfastml.utils.logging import checked_level
 
 ACCESS_LOGS = ("all", "errors", "off")
@@ -38,8 +39,15 @@ class GatewayConfig:
     log_level: str = "info"
     access_log: str = "errors"
     """Which requests are logged: `all`, those that ended as `errors`, or none (`off`)."""
+    drain_delay_s: float = 0.0
+    """How long new requests are still taken after the first SIGTERM or SIGINT, while the gateway is not ready any more:
+    the time that load balancers need to see it."""
     drain_timeout_s: float = 30.0
-    """How long open requests may go on after the first SIGTERM or SIGINT."""
+    """How long open requests may go on after that."""
+    request_timeout_s: float = 0.0
+    """How long a request may take in all; 0: no bound. The header `x-request-timeout` can shorten it."""
+    body_timeout_s: float = BODY_TIMEOUT_S
+    """How long a body may be silent before it is given up."""
     keep_alive_s: float = 15.0
     """Silence in a stream after which a comment is sent."""
     max_body_bytes: int = MAX_BODY_BYTES
@@ -50,6 +58,10 @@ class GatewayConfig:
     max_step_s: float = MAX_STEP_S
     """How long one step or `forward` may take before its server is taken for hung, and its requests are moved or
     failed."""
+    max_open: int = MAX_OPEN
+    """How many HTTP requests may be open at a time, probes aside."""
+    max_open_per_key: int = 0
+    """How many of them with one API key; 0: no bound of their own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))
@@ -62,10 +74,10 @@ class GatewayConfig:
         object.__setattr__(self, "log_level", checked_level(self.log_level))
         if self.access_log not in ACCESS_LOGS:
             raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
-        for name in ("keep_alive_s", "max_body_bytes", "max_step_s"):
+        for name in ("keep_alive_s", "max_body_bytes", "max_step_s", "max_open", "body_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")
-        for name in ("drain_timeout_s", "hold_s", "max_held"):
+        for name in ("drain_delay_s", "drain_timeout_s", "request_timeout_s", "hold_s", "max_held", "max_open_per_key"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 

@@ -33,7 +33,7 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
         return _probe(startup.done, {"status": "started" if startup.done else "starting", **body})
 
     async def readyz(_: Request) -> Response:
-        if gate.closed:
+        if gate.is_leaving:
             return _probe(False, {"status": "draining"})
         ready = engine.is_ready()
         return _probe(ready, {"status": "ready" if ready else "not_ready"})

@@ -1,55 +1,105 @@
-"""uvicorn's HTTP parser, with bounds on what comes before a body: it has none of its own."""
+"""uvicorn's HTTP parser, with bounds on what clients may send, how slowly, and over how many connections: it has none
+of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vfastml.entrypoints.http_errors import error_body
-from vfastml.errors import RequestTooLargeError
+from vfastml.entrypoints.limits import BODY_TIMEOUT_S
+from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError, UserError, VFastMLError
 
 MAX_HEAD_BYTES = 64 << 10
 """Request line and headers that are still incomplete, besides what came in one read with their first byte."""
 HEAD_TIMEOUT_S = 20.0
 """For a head to arrive, and for a new connection to send its first one."""
+MIN_BODY_BYTES_PER_S = 1000
+"""What a body has to keep up on the whole, after the time that it may be silent anyway."""
 
-_BODY = msgspec.json.encode(error_body(RequestTooLargeError("The headers of the request are too large.")))
-_REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBounds:
+    """How patient a server is, and with how many."""
+
+    max_connections: float = math.inf
+    body_timeout_s: float = BODY_TIMEOUT_S
+
+
+def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
+    """What uvicorn makes for each connection, with these bounds."""
+    return type("HttpProtocol", (BoundedHttpProtocol,), {"bounds": bounds})
+
+
+def _refusal(status: HTTPStatus, error: VFastMLError, headers: bytes = b"") -> bytes:
+    """A whole answer, for where no app gives one."""
+    body = msgspec.json.encode(error_body(error))
+    return (
+        b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n%bcontent-length: %d\r\n\r\n%b"
+        % (status.value, status.phrase.encode(), headers, len(body), body)
+    )
+
+
+_LARGE_HEAD = _refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, RequestTooLargeError("The headers of the request are too large.")
+)
+_SLOW_BODY = _refusal(
+    HTTPStatus.REQUEST_TIMEOUT, UserError("The body of the request did not arrive in time.", code="request_timeout")
+)
+_TOO_MANY = _refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    InternalServerTooBusyError("The server has too many connections: try again a little later."),
+    b"retry-after: 1\r\nretry-after-ms: 1000\r\n",
 )
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Closes connections whose head is too large or too slow."""
+    """Closes connections whose head is too large, or whose head or body is too slow, and those that are too many."""
+
+    bounds = ConnectionBounds()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._body_bytes = 0
+        self._body_began_s = 0.0
+        self._body_heard_s = 0.0
+        self._body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_timer()
+        if len(self.connections) > self.bounds.max_connections:
+            transport.write(_TOO_MANY)
+            transport.close()
+        else:
+            self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
+        self._stop_body_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         began_earlier = self._in_head
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._start_timer()
-        if began_earlier:
-            self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse()
+        if self._in_body:
+            self._on_body_data(len(data))
+        elif self._in_head:
+            self._on_head_data(len(data) if began_earlier else 0)
+        elif self.cycle is None or self.cycle.response_complete:
+            self._start_head_timer()  # bytes that begin nothing: the timer of idle connections has stopped at them
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -58,19 +108,59 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop_timer()
+        self._stop_head_timer()
+        self._in_body = True
+        self._body_bytes = 0
         super().on_headers_complete()
 
-    def _refuse(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_REFUSAL)
-        self.transport.close()
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._stop_body_timer()
+        super().on_message_complete()
 
-    def _start_timer(self) -> None:
+    def _on_head_data(self, num_bytes: int) -> None:
+        self._start_head_timer()
+        self._head_bytes += num_bytes
+        if self._head_bytes > MAX_HEAD_BYTES:
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_LARGE_HEAD)
+            self.transport.close()
+
+    def _start_head_timer(self) -> None:
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _on_body_data(self, num_bytes: int) -> None:
+        """A body is not complete: it will be looked at when its time is over, by what it is then."""
+        self._body_heard_s = time.monotonic()
+        self._body_bytes += num_bytes
+        if self._body_timer is None:
+            self._body_began_s = self._body_heard_s
+            self._body_timer = self.loop.call_later(self.bounds.body_timeout_s, self._look_at_body)
+
+    def _look_at_body(self) -> None:
+        if self.flow.read_paused:  # it is us who are slow
+            self._body_began_s += self.bounds.body_timeout_s
+            self._body_heard_s = time.monotonic()
+        left_s = self._body_left_s()
+        if left_s > 0:
+            self._body_timer = self.loop.call_later(left_s, self._look_at_body)
+            return
+        if not (self.pipeline or self.cycle.response_started):
+            self.transport.write(_SLOW_BODY)
+        self.transport.close()
+
+    def _body_left_s(self) -> float:
+        """Until the body is too slow, if nothing more of it comes."""
+        at_this_rate_s = self._body_began_s + self._body_bytes / MIN_BODY_BYTES_PER_S
+        return min(self._body_heard_s, at_this_rate_s) + self.bounds.body_timeout_s - time.monotonic()
+
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None

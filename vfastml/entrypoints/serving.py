@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from vfastml.entrypoints.descriptors import connections_that_fit, raise_descriptor_limit
 from vfastml.entrypoints.drain import DrainGate
-from vfastml.entrypoints.http_protocol import BoundedHttpProtocol
+from vfastml.entrypoints.http_protocol import ConnectionBounds, bounded_protocol
+from vfastml.entrypoints.limits import BODY_TIMEOUT_S
 from vfastml.entrypoints.supervisor_line import SERVING, SupervisorLine
 from vfastml.utils.garbage import settle_garbage_collection
 
@@ -28,9 +30,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn, with signals of our own. On the first one the gate closes: new requests are refused while open ones go
-    on, for `drain_timeout_s`; then `fail_open` ends the rest. A second one ends the grace time. Both exit with 0. The
-    end of the `supervisor` is like two signals."""
+    """uvicorn, with signals of our own. On the first one it is not ready any more; `drain_delay_s` later the gate
+    closes: new requests are refused while open ones go on, for `drain_timeout_s`; then `fail_open` ends the rest. A
+    second one ends all waiting. Both exit with 0. The end of the `supervisor` is like two signals.
+
+    It raises this process's limit of open files as far as it can, and takes no more connections than fit.
+    """
 
     def __init__(
         self,
@@ -39,12 +44,16 @@ class GatewayServer(uvicorn.Server):
         drain_timeout_s: float,
         fail_open: Callable[[], Awaitable[None]],
         supervisor: SupervisorLine | None = None,
+        *,
+        drain_delay_s: float = 0.0,
+        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
+        raise_descriptor_limit()
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=BoundedHttpProtocol,
+                http=bounded_protocol(ConnectionBounds(connections_that_fit(), body_timeout_s)),
                 ws="none",
                 lifespan="on",
                 access_log=False,
@@ -56,10 +65,11 @@ class GatewayServer(uvicorn.Server):
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._gate = gate
+        self._drain_delay_s = drain_delay_s
         self._drain_timeout_s = drain_timeout_s
         self._fail_open = fail_open
         self._supervisor = supervisor
-        self._grace: asyncio.Task[bool] | None = None
+        self._grace: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -86,8 +96,8 @@ class GatewayServer(uvicorn.Server):
 
     def _on_signal(self) -> None:
         if self._grace is None:
-            self._gate.close()
-            self._grace = asyncio.create_task(self._gate.wait_idle(self._drain_timeout_s))
+            self._gate.announce_close()
+            self._grace = asyncio.create_task(self._let_finish())
             self._draining = asyncio.create_task(self._drain(self._grace))
         else:
             self._grace.cancel()
@@ -99,9 +109,17 @@ class GatewayServer(uvicorn.Server):
         self._on_signal()
         self._on_signal()
 
-    async def _drain(self, grace: asyncio.Task[bool]) -> None:
+    async def _let_finish(self) -> None:
+        if self._drain_delay_s:
+            logger.info("Shutting down: new requests are taken for %g s more.", self._drain_delay_s)
+            await asyncio.sleep(self._drain_delay_s)
+        self._gate.close()
         logger.info("Shutting down: %d open requests.", self._gate.open_requests)
+        await self._gate.wait_idle(self._drain_timeout_s)
+
+    async def _drain(self, grace: asyncio.Task[None]) -> None:
         await asyncio.wait([grace])
+        self._gate.close()  # a second signal may have come before the first one had done it
         if self._gate.open_requests:
             logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
             await self._fail_open()

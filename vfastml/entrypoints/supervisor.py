@@ -114,7 +114,8 @@ class Supervisor:
                 self._places.create_task(self._fill_place())
 
     def _on_signal(self) -> None:
-        grace_s = 0.0 if self._stopping.is_set() else self._order.config.drain_timeout_s
+        config = self._order.config
+        grace_s = 0.0 if self._stopping.is_set() else config.drain_delay_s + config.drain_timeout_s
         self._stopping.set()
         for worker in self._workers:
             worker.send_signal(signal.SIGTERM)

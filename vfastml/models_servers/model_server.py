@@ -6,7 +6,9 @@ simply map a list of inputs to a list of outputs, OneShotModelServer leaves only
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
 import secrets
 import signal
@@ -25,10 +27,13 @@ from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
+from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.errors import VFastMLError
 from vfastml.models_servers.local_run import LocalRun
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
+from vfastml.models_servers.step_watchdog import StepWatchdog
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
+from vfastml.text_engine.request_failure import failure
 from vfastml.utils.garbage import settle_garbage_collection
 from vfastml.utils.logging import configure_logging
 
@@ -36,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_START_FAILED = 1
 EXIT_ENGINE_FATAL = 70
-"""EX_SOFTWARE: the model's thread broke; a supervisor should start the process again."""
+"""EX_SOFTWARE: the model's thread broke or hangs; a supervisor should start the process again."""
 
 _LOOK_AGAIN_S = 0.05
 """While draining: how often to ask whether all has been said."""
@@ -48,7 +53,10 @@ class StartError(Exception):
 
 class ModelServer:
     """Base of all model servers. The constructor only stores its arguments; `run_forever` serves gateways, and
-    `run_until_idle` answers what this process itself has submitted."""
+    `run_until_idle` answers what this process itself has submitted.
+
+    The constructor raises ValueError for a `max_step_s` that is not positive.
+    """
 
     def __init__(
         self,
@@ -63,8 +71,12 @@ class ModelServer:
         rpc_port: int = 6500,
         insecure: bool = False,
         drain_timeout_s: float = 30.0,
+        max_step_s: float = MAX_STEP_S,
+        ready_fd: int | None = None,
         log_level: str = "info",
     ) -> None:
+        if max_step_s <= 0:
+            raise ValueError("max_step_s must be positive")
         self.model_type = model_type
         self.model_uri = model_uri
         self.model_device = model_device
@@ -77,6 +89,10 @@ class ModelServer:
         self.insecure = insecure
         """Allows a wide bind: whoever reaches the port can send requests."""
         self.drain_timeout_s = drain_timeout_s
+        self.max_step_s = max_step_s
+        """A `step` that takes longer ends the process. None is meant to: gateways give such a server up."""
+        self.ready_fd = ready_fd
+        """Gets one line when the model is ready, for whoever has started this process, and is closed then."""
         self.log_level = log_level
         self._link = ServerLink(rpc_host, rpc_port, self.prepare)
         self._inbox = self._link.inbox
@@ -98,7 +114,7 @@ class ModelServer:
         raise TypeError(f"{type(self).__name__} must define prepare()")
 
     def accept(self, work: Work) -> None:
-        """Queues checked work."""
+        """Queues checked work. If it raises, the request fails, and the server must not have kept it."""
         raise TypeError(f"{type(self).__name__} must define accept()")
 
     def cancel(self, request_id: str) -> None:
@@ -148,7 +164,7 @@ class ModelServer:
 
     def run_forever(self) -> None:
         """Serves until SIGTERM or Ctrl-C, then finishes what is open and returns. Exits with 1 if it cannot start, and
-        with 70 if the model breaks."""
+        with 70 if the model breaks or one of its steps does not end."""
         configure_logging(self.log_level)
         # A busy Python thread otherwise keeps the interpreter from the others for 5 ms at a time.
         sys.setswitchinterval(1e-4)
@@ -178,14 +194,20 @@ class ModelServer:
         return LocalRun(self).answer(submitted)
 
     def _serve(self) -> None:
+        watchdog = StepWatchdog(self.max_step_s, EXIT_ENGINE_FATAL)
+        watchdog.start()
         try:
             while not self._is_done():
                 self._wait_for_work()
                 if self.due_in_s() == 0:
+                    watchdog.step_begins()
                     self._step()
+                    watchdog.step_ended()
         except Exception:
             logger.critical("the model's thread broke; exiting with status %d", EXIT_ENGINE_FATAL, exc_info=True)
             raise SystemExit(EXIT_ENGINE_FATAL) from None
+        finally:
+            watchdog.stop()
 
     def _open_link(self) -> None:
         if not (is_loopback(self.rpc_host) or self.insecure):
@@ -215,6 +237,13 @@ class ModelServer:
                 "model again or choose another one; --log-level debug shows where it failed"
             )
         logger.info("%s is ready after %.1f s", hello.models[0].id, time.monotonic() - began)
+        self._tell_starter()
+
+    def _tell_starter(self) -> None:
+        if self.ready_fd is not None:
+            with contextlib.suppress(OSError):  # it does not listen any more
+                os.write(self.ready_fd, b"ready\n")
+                os.close(self.ready_fd)
 
     def _load_once(self) -> None:
         if not self._is_loaded:
@@ -262,11 +291,19 @@ class ModelServer:
     def _take(self, item: InboxItem) -> None:
         if isinstance(item, Wake):
             return
-        if isinstance(item, Cancelled):
-            self.cancel(item.request_id)
-        else:
-            self.accept(item)
-        self._link.send([], self.current_load())
+        self._link.send(self._refused(item), self.current_load())
+
+    def _refused(self, item: Work | Cancelled) -> list[WorkReply]:
+        """Hands it to the server. What that raises is the trouble of this request alone."""
+        try:
+            if isinstance(item, Cancelled):
+                self.cancel(item.request_id)
+            else:
+                self.accept(item)
+        except Exception as error:
+            failed = failure(item.request_id, error, "The request could not be begun.")
+            return [] if isinstance(item, Cancelled) else [failed]
+        return []
 
     def _own_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -12,14 +11,15 @@ from typing import Any
 
 import msgspec
 
-from vfastml.engine.dispatch_replies import Accepted, Failed, Load, Output
+from vfastml.engine.dispatch_replies import Accepted, Load, Output
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, WorkReq
-from vfastml.errors import InternalServerError, UnsupportedError, VFastMLError
+from vfastml.errors import InternalServerError, UnsupportedError
 from vfastml.models_servers.model_server import ModelServer
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
+from vfastml.text_engine.request_failure import failure
 
-logger = logging.getLogger(__name__)
+_FAILED = "The model could not process this input."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class OneShotModelServer(ModelServer):
 
     def forward(self, inputs: list[Any]) -> list[Any]:
         """One output for each input, in order; both are plain msgpack values. An error of vfastml.errors refuses the
-        input that caused it. A call that takes longer than a gateway's `max_step_s` is taken for one that hangs."""
+        input that caused it. A batch that raises, or finds too little memory, is tried again one input at a time. A
+        call that takes longer than a gateway's `max_step_s` is taken for one that hangs."""
         raise TypeError(f"{type(self).__name__} must define forward()")
 
     def prepare(self, request: WorkReq) -> OneShotWork:
@@ -107,7 +108,7 @@ class OneShotModelServer(ModelServer):
                 raise InternalServerError("The model answered with another number of outputs.")
         except Exception as error:
             if len(batch) == 1:
-                return [_failed(batch[0].request_id, error)]
+                return [failure(batch[0].request_id, error, _FAILED)]
             self._put_back(batch)  # one input may have spoilt it for all
             return []
         return [_output(work.request_id, output) for work, output in zip(batch, outputs, strict=True)]
@@ -142,11 +143,4 @@ def _output(request_id: str, output: Any) -> WorkReply:
     try:
         return Output(request_id, msgspec.Raw(msgspec.msgpack.encode(output)))
     except Exception as error:  # whatever an author's value raises
-        return _failed(request_id, error)
-
-
-def _failed(request_id: str, error: Exception) -> Failed:
-    if not isinstance(error, VFastMLError):
-        logger.error("request %s failed", request_id, exc_info=error)
-        error = InternalServerError("The model could not process this input.")
-    return Failed.of(request_id, error)
+        return failure(request_id, error, _FAILED)

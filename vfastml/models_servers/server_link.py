@@ -12,30 +12,20 @@ import queue
 import socket
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import zmq
 
 from vfastml.engine import wire
-from vfastml.engine.dispatch_replies import (
-    Accepted,
-    Delta,
-    Detokenized,
-    Failed,
-    Goaway,
-    Hello,
-    Load,
-    Reply,
-    Status,
-    Tokenized,
-)
-from vfastml.engine.dispatch_requests import CancelReq, Join, WorkReq
+from vfastml.engine.dispatch_replies import Accepted, Detokenized, Failed, Goaway, Hello, Load, Status, Tokenized
+from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, Join, TokenizeReq, WorkReq
 from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
-from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, frame_of, sendable
+from vfastml.models_servers.admission import Admission
+from vfastml.models_servers.gateways import Gateways
+from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +57,15 @@ class Work(Protocol):
         """The first reply."""
 
 
+@runtime_checkable
+class SizedWork(Protocol):
+    """Work of which many tokens may not wait at a time."""
+
+    @property
+    def num_tokens(self) -> int:
+        """That it may come to: its prompt's, and the most that each of its choices may get."""
+
+
 Prepare = Callable[[WorkReq], Work | Answer]
 
 
@@ -91,6 +90,8 @@ class ServerLink:
         self._host = host
         self._port = port
         self._prepare = prepare
+        self.admission = Admission()
+        """How much may wait. It can be replaced before `open`, and belongs to the I/O thread then."""
         self.inbox: queue.SimpleQueue[InboxItem] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[list[WorkReply]] = queue.SimpleQueue()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -104,10 +105,11 @@ class ServerLink:
         self._load = Load()
         self._step_started_s: float | None = None
         # The rest belongs to the I/O thread alone.
-        self._gateways: set[bytes] = set()
-        self._routes: dict[str, bytes] = {}
-        """Which gateway has each open request."""
-        self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
+        self._gateways = Gateways(
+            self._send,
+            on_end=lambda request_id: self.admission.leave(request_id),
+            on_drop=lambda request_id: self.inbox.put(Cancelled(request_id)),
+        )
         self._announced: Hello | Goaway | None = None
         self._last_shown: tuple[str, int, int, int, int] | None = None
         self._next_beat_s = 0.0
@@ -130,6 +132,7 @@ class ServerLink:
     def ready(self, hello: Hello) -> None:
         """Loaded: every gateway that has joined, and each that will, is told. Raises what encoding the Hello raises."""
         wire.encode_reply(hello)
+        self.admission.size_for(hello.limits.max_num_seqs)
         self._phase, self._progress = "ready", None
         self._hello = hello
         self._wake()
@@ -164,12 +167,12 @@ class ServerLink:
     @property
     def num_open(self) -> int:
         """Requests without a terminal reply."""
-        return len(self._routes)
+        return self._gateways.num_open
 
     @property
     def is_idle(self) -> bool:
         """No request is open, and the gateways have been told all."""
-        return not self._routes and not self._unsent
+        return self.num_open == 0 and self._gateways.all_told
 
     def close(self) -> None:
         """Fails what is open, sends what is left, for at most about two seconds, and closes the socket."""
@@ -210,23 +213,21 @@ class ServerLink:
         if self._router in ready:
             self._receive_some()
         self._route_outbox()
-        self._flush()
+        self._gateways.flush()
         self._beat()
 
     def _last_turn(self) -> None:
         self._route_outbox()
-        if self._routes:
-            logger.warning("closing with %d requests open: they are failed", len(self._routes))
-        error = InternalServerTooBusyError("The model server is shutting down.")
-        for request_id in list(self._routes):
-            self._route(Failed.of(request_id, error))
+        if self.num_open:
+            logger.warning("closing with %d requests open: they are failed", self.num_open)
+        self._gateways.fail_open(InternalServerTooBusyError("The model server is shutting down."))
         deadline = time.monotonic() + _LAST_WORDS_S
-        while self._flush() and time.monotonic() < deadline:
+        while self._gateways.flush() and time.monotonic() < deadline:
             time.sleep(_RETRY_S)
 
     def _sleep_ms(self) -> int:
         until = self._next_beat_s - time.monotonic()
-        if self._unsent:
+        if not self._gateways.all_told:
             until = min(until, _RETRY_S)
         return max(0, math.ceil(until * 1000))
 
@@ -250,47 +251,44 @@ class ServerLink:
         if isinstance(request, Join):
             self._join(identity, request)
         elif isinstance(request, CancelReq):
-            self._cancel(identity, request.request_id)
+            self._gateways.cancel(identity, request.request_id)
         else:
             self._take(identity, request)
 
     def _join(self, identity: bytes, join: Join) -> None:
         if join.protocol != wire.PROTOCOL:
             logger.warning("a gateway speaks protocol %d, this server %d", join.protocol, wire.PROTOCOL)
-        self._drop_requests(identity)
+        self._gateways.drop_requests(identity)
         self._announce()  # to those before it: this one hears all of it below, once
-        self._gateways.add(identity)
-        self._deliver(identity, self._status())
+        self._gateways.join(identity)
+        self._gateways.tell(identity, self._status())
         if self._hello is not None:
-            self._deliver(identity, self._hello)
+            self._gateways.tell(identity, self._hello)
         if self._goaway is not None:
-            self._deliver(identity, self._goaway)
-
-    def _cancel(self, identity: bytes, request_id: str) -> None:
-        if self._routes.get(request_id) == identity:
-            del self._routes[request_id]
-            if identity in self._unsent:
-                self._unsent[identity].forget(request_id)
-            self.inbox.put(Cancelled(request_id))
+            self._gateways.tell(identity, self._goaway)
 
     def _take(self, identity: bytes, request: WorkReq) -> None:
         try:
             reply = self._first_reply(identity, request)
         except Exception as error:
             reply = _failed(request, error)
-        self._unsent[identity].add(sendable(reply))
+        self._gateways.add(identity, reply)
 
     def _first_reply(self, identity: bytes, request: WorkReq) -> Accepted | Answer | Failed:
         if self._goaway is not None or self._hello is None:
             raise InternalServerTooBusyError("The model server takes no requests now.", retry_after_s=1.0)
-        if request.request_id in self._routes:
+        if self._gateways.has_open(request.request_id):
             raise InternalServerError("A request with this id is already open.")
+        if not isinstance(request, TokenizeReq | DetokenizeReq):
+            self.admission.check_room()  # before the work of preparing it
         prepared = self._prepare(request)
         if isinstance(prepared, Tokenized | Detokenized):
             return prepared
         accepted = sendable(prepared.accepted())
         if isinstance(accepted, Accepted):
-            self._routes[request.request_id] = identity
+            tokens = prepared.num_tokens if isinstance(prepared, SizedWork) else 0
+            self.admission.enter(request.request_id, accepted.num_choices, tokens)
+            self._gateways.open(request.request_id, identity)
             self.inbox.put(prepared)
         return accepted
 
@@ -301,7 +299,7 @@ class ServerLink:
         latest = self._goaway or self._hello
         if latest is not self._announced and latest is not None:
             self._announced = latest
-            self._broadcast(latest)
+            self._gateways.tell_all(latest)
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -310,14 +308,14 @@ class ServerLink:
         if now >= self._next_beat_s or (changed and now >= self._next_beat_s - _BEAT_S + _MIN_BEAT_S):
             self._last_shown = shown
             self._next_beat_s = now + _BEAT_S
-            self._broadcast(self._status())
+            self._gateways.tell_all(self._status())
         elif changed:
             self._next_beat_s = min(self._next_beat_s, now + _MIN_BEAT_S)
 
     def _shown_in_beats(self) -> tuple[str, int, int, int, int]:
         """What a beat does not wait for when it changes."""
         load = self._load
-        return self._phase, load.running, load.waiting, load.free_blocks, len(self._routes)
+        return self._phase, load.running, load.waiting, load.free_blocks, self.num_open
 
     def _status(self) -> Status:
         now, began = time.monotonic(), self._step_started_s
@@ -326,76 +324,18 @@ class ServerLink:
             progress=self._progress,
             elapsed_s=now - self._started_s,
             step_age_s=0.0 if began is None else now - began,
-            load=msgspec.structs.replace(self._load, open_requests=len(self._routes)),
+            load=msgspec.structs.replace(self._load, open_requests=self.num_open),
         )
-
-    def _broadcast(self, reply: Reply) -> None:
-        for identity in list(self._gateways):
-            self._deliver(identity, reply)
 
     def _route_outbox(self) -> None:
         while not self._outbox.empty():
             for reply in self._outbox.get():
-                self._route(reply)
+                self._gateways.route(reply)
 
-    def _route(self, reply: WorkReply) -> None:
-        identity = self._routes.get(reply.request_id)
-        if identity is None:
-            return  # cancelled, or its gateway is gone
-        if isinstance(reply, Delta):
-            self._unsent[identity].add(reply)  # whether it can be sent is seen when all of the step are encoded
-            return
-        told = sendable(reply)
-        if told is not reply:
-            self.inbox.put(Cancelled(reply.request_id))
-        self._unsent[identity].add(told)
-        del self._routes[reply.request_id]
-
-    def _flush(self) -> bool:
-        """Sends each gateway what it has not got. True if something is left because a queue is full."""
-        for identity, unsent in list(self._unsent.items()):
-            while (message := unsent.next_message()) is not None:
-                frame = frame_of(message)
-                if frame is None:
-                    self._fail_unsendable(unsent)
-                elif self._send(identity, frame):
-                    unsent.sent(message)
-                else:
-                    break
-            if message is None:
-                del self._unsent[identity]
-        return bool(self._unsent)
-
-    def _fail_unsendable(self, unsent: Unsent) -> None:
-        """What cannot travel must not hold up the others: its request fails instead."""
-        for request_id in unsent.unsendable():
-            unsent.forget(request_id)
-            unsent.add(Failed.of(request_id, InternalServerError("The answer could not be sent.")))
-            self._routes.pop(request_id, None)
-            self.inbox.put(Cancelled(request_id))
-
-    def _deliver(self, identity: bytes, reply: Reply) -> None:
-        """Now or, to a gateway that does not keep up, never."""
-        self._send(identity, wire.encode_reply(reply))
-
-    def _send(self, identity: bytes, frame: bytes) -> bool:
-        """Never waits. False if the gateway's queue is full or the gateway is gone; then its requests are dropped."""
-        try:
-            self._router.send(identity, _FIRST_PART)
-            self._router.send(frame, _LAST_PART)
-        except zmq.Again:
-            return False
-        except zmq.ZMQError as error:
-            logger.debug("a gateway is gone: %s", error)
-            self._gateways.discard(identity)
-            self._drop_requests(identity)
-            return False
-        return True
-
-    def _drop_requests(self, identity: bytes) -> None:
-        self._unsent.pop(identity, None)
-        for request_id in [request_id for request_id, owner in self._routes.items() if owner == identity]:
-            self._cancel(identity, request_id)
+    def _send(self, identity: bytes, frame: bytes) -> None:
+        """Never waits. Raises zmq.Again if the gateway's queue is full, another zmq.ZMQError if the gateway is gone."""
+        self._router.send(identity, _FIRST_PART)
+        self._router.send(frame, _LAST_PART)
 
 
 def _failed(request: WorkReq, error: Exception) -> Failed:

@@ -121,4 +121,4 @@ def _warm_up(engine: TextEngine, limits: Limits) -> None:
     sampling = settle_sampling(SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True), SamplingParams(), room=2)
     engine.add(EncodedRequest(request, [1] * length, sampling))
     while engine.has_work:
-        engine.step()
+        engine.step(recover=False)

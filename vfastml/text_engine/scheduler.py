@@ -14,6 +14,9 @@ from vfastml.text_engine.waiting_queue import WaitingQueue
 
 _ORDER = attrgetter("order")
 
+_GROWS_AFTER = 32
+"""Steps that have fitted into memory, before larger ones are tried again."""
+
 
 class ScheduledRow(msgspec.Struct, frozen=True, gc=False):
     """Compute `tokens[num_computed : num_computed + num_tokens]` of `sequence`. (One for each row of each step: a
@@ -49,6 +52,9 @@ class Scheduler:
         self.num_prefix_hit_tokens = 0
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._budget = max_num_batched_tokens
+        """Tokens of the next step."""
+        self._steps_until_growth = _GROWS_AFTER
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence that has no blocks."""
@@ -89,9 +95,37 @@ class Scheduler:
         commit = self.blocks.commit
         for row in batch.rows:
             commit(row.sequence, row.num_tokens)
+        if self._budget < self._max_num_batched_tokens:
+            self._grow()
+
+    def put_back(self, batch: ScheduledBatch) -> list[ScheduledRow]:
+        """The step has not run to its end: returns the rows that can be computed again as they are. A sequence whose
+        last block was to be copied is not among them: nobody knows what is in it now, so the sequence begins anew."""
+        targets = {target for _, target in batch.copies}
+        rows = []
+        for row in batch.rows:
+            if targets.isdisjoint(row.sequence.block_table):
+                rows.append(row)
+            else:
+                self.remove(row.sequence)
+                self._wait_again(row.sequence)
+        return rows
+
+    def shrink(self, num_tokens: int) -> int:
+        """A step of so many tokens did not fit into memory: the next ones have at most half of that, which is returned.
+        Every so many steps they may be twice as large again."""
+        self._budget = max(1, min(self._budget, num_tokens // 2))
+        self._steps_until_growth = _GROWS_AFTER
+        return self._budget
+
+    def _grow(self) -> None:
+        self._steps_until_growth -= 1
+        if self._steps_until_growth == 0:
+            self._budget = min(2 * self._budget, self._max_num_batched_tokens)
+            self._steps_until_growth = _GROWS_AFTER
 
     def _schedule_running(self, rows: list[ScheduledRow], copies: list[tuple[int, int]]) -> int:
-        budget = self._max_num_batched_tokens
+        budget = self._budget
         for sequence in self.running:  # `_make_room` may cut its end off
             if budget == 0:
                 break
@@ -127,13 +161,13 @@ class Scheduler:
     def _make_room(self, row: ScheduledRow) -> bool:
         while not self.blocks.can_extend(row.sequence, row.num_tokens):
             victim = self.running.pop()
-            self._preempt(victim)
+            self.blocks.release(victim)
+            self._wait_again(victim)
             if victim is row.sequence:
                 return False
         return True
 
-    def _preempt(self, victim: Sequence) -> None:
-        self.blocks.release(victim)
+    def _wait_again(self, victim: Sequence) -> None:
         self.add(victim)
         self.num_preemptions += 1
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits, Load
-from vfastml.errors import InternalServerError
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.detokenizer import NewDetokenizer
-from vfastml.text_engine.sampling import SampledToken
-from vfastml.text_engine.scheduler import ScheduledBatch, Scheduler
+from vfastml.text_engine.request_failure import failure, is_out_of_memory
+from vfastml.text_engine.retried_step import RetriedStep, attempt, retry_in_halves
+from vfastml.text_engine.sampling import SampledToken, Sampling
+from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow, Scheduler
 from vfastml.text_engine.sequence import Sequence
 from vfastml.text_engine.text_request import EncodedRequest, OpenRequest
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 StepReplies = list[Delta | Finished | Failed]
 """What a step has to say, each request's terminal after its deltas."""
+
+_FAILED = "The request could not be completed."
 
 
 class Runner(Protocol):
@@ -53,6 +56,7 @@ class TextEngine:
             max_num_seqs=limits.max_num_seqs,
             max_num_batched_tokens=limits.max_num_batched_tokens,
         )
+        self._probe_length = min(limits.block_size, limits.max_model_len)
         self._requests: dict[str, OpenRequest] = {}
         self._arrivals = itertools.count()
         self._num_steps = 0
@@ -86,15 +90,21 @@ class TextEngine:
             self._scheduler.remove(sequence)
         return True
 
-    def step(self) -> StepReplies:
-        """Schedule, run, update. Raises only if the model itself does: then no further step makes sense."""
+    def step(self, *, recover: bool = True) -> StepReplies:
+        """Schedule, run, update. Where the model raises, the requests that make it raise fail and the others go on;
+        where memory is short, steps get smaller. Raises only if the model computes nothing any more: then no further
+        step makes sense. Without `recover`, raises whatever the model does."""
         if not self.has_work:
             return []
         batch = self._scheduler.schedule()
         for sequence in batch.admitted:
             self._requests[sequence.request_id].note_scheduled()
-        sampled = self._runner.run(batch)
-        return self._update(batch, sampled)
+        outcome = attempt(self._runner.run, batch)
+        if not isinstance(outcome, Exception):
+            return self._update(batch, outcome)
+        if not recover:
+            raise outcome
+        return self._recover(batch, outcome)
 
     def parts(self) -> dict[str, tuple[object, str]]:
         """What `step` consists of, in order: by name, the object and its method that does it."""
@@ -130,12 +140,42 @@ class TextEngine:
                 continue  # another choice of it has just failed
             try:
                 self._advance(request, sequence, of_choices, replies)
-            except Exception:
-                logger.exception("request %s failed; the others go on", sequence.request_id)
+            except Exception as error:
                 self.cancel(sequence.request_id)
-                failure = InternalServerError("The request could not be completed.")
-                replies.append(Failed.of(sequence.request_id, failure))
+                replies.append(failure(sequence.request_id, error, _FAILED))
         return replies
+
+    def _recover(self, batch: ScheduledBatch, error: Exception) -> StepReplies:
+        """The model has raised. Nothing of the step counts yet, and what is sampled depends on nothing but the tokens:
+        so whoever is not at fault gets the same, only later."""
+        rows = self._scheduler.put_back(batch)
+        num_tokens = sum(row.num_tokens for row in batch.rows)
+        if is_out_of_memory(error) and num_tokens > 1:
+            fewer = self._scheduler.shrink(num_tokens)
+            logger.warning("no memory for a step of %d tokens: the next ones have at most %d", num_tokens, fewer)
+            return []
+        logger.warning("a step of %d rows raised %s: it is done again in parts", len(batch.rows), type(error).__name__)
+        retried = retry_in_halves(self._runner.run, rows)
+        replies = self._update(ScheduledBatch(tuple(retried.rows), ()), retried.sampled)
+        return replies + self._failures(retried)
+
+    def _failures(self, retried: RetriedStep) -> StepReplies:
+        broken = {
+            row.sequence.request_id: error for row, error in retried.broken if self.cancel(row.sequence.request_id)
+        }
+        if not (retried.rows or all(map(is_out_of_memory, broken.values())) or self._computes()):
+            raise next(iter(broken.values()))
+        return [failure(request_id, error, _FAILED) for request_id, error in broken.items()]
+
+    def _computes(self) -> bool:
+        """Whether the model still computes a prompt that nobody has sent. The block for it is free: a request has just
+        given up its own."""
+        probe = Sequence("probe", [1] * self._probe_length, Sampling(max_tokens=1, temperature=0.0), arrival=-1)
+        self._blocks.extend(probe, self._probe_length)
+        row = ScheduledRow(probe, self._probe_length, samples=True)
+        outcome = attempt(self._runner.run, ScheduledBatch((row,), ()))
+        self._blocks.release(probe)
+        return not isinstance(outcome, Exception)
 
     def _advance(
         self, request: OpenRequest, sequence: Sequence, sampled: list[SampledToken], replies: StepReplies

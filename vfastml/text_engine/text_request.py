@@ -32,6 +32,11 @@ class EncodedRequest:
         """Of the request."""
         return self.request.request_id
 
+    @property
+    def num_tokens(self) -> int:
+        """That it may come to: its prompt's, and the most that each of its choices may get."""
+        return len(self.prompt_tokens) + self.num_choices * self.sampling.max_tokens
+
     def accepted(self) -> Accepted:
         """The first reply."""
         ids = self.prompt_tokens if self.request.return_token_ids else None

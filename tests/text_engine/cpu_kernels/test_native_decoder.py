@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +235,11 @@ def test_threads_end_with_their_pass(odd_models: dict[str, Path]) -> None:
     busy = num_threads()
     del texts
     assert num_threads() < busy
+
+
+def test_step_without_memory_does_no_harm_to_the_next(tiny_models: dict[str, Path]) -> None:
+    """In a process of its own: memory that nobody owns any more would end it."""
+    program = [sys.executable, "-m", "tests.text_engine.cpu_kernels.short_of_memory", str(tiny_models["llama"])]
+    done = subprocess.run(program, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 2

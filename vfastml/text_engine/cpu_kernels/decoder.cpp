@@ -71,12 +71,14 @@ void Decoder::run(const Step& step) {
 
 void Decoder::reserve(int num_tokens) {
   if (num_tokens <= capacity_) return;
-  capacity_ = up_to(num_tokens, 64);
-  residual_.assign(static_cast<size_t>(capacity_) * hidden_width_, 0.0f);
-  qkv_.assign(static_cast<size_t>(capacity_) * qkv_width_, 0.0f);
-  hidden_.reserve(capacity_, shape_.hidden_size);
-  heads_.reserve(capacity_, shape_.num_heads * shape_.head_dim);
-  inner_.reserve(capacity_, shape_.intermediate_size);
+  const int rows = up_to(num_tokens, 64);
+  capacity_ = 0;  // if there is no memory for one of them, the next step, a smaller one, must look after all
+  residual_.assign(static_cast<size_t>(rows) * hidden_width_, 0.0f);
+  qkv_.assign(static_cast<size_t>(rows) * qkv_width_, 0.0f);
+  hidden_.reserve(rows, shape_.hidden_size);
+  heads_.reserve(rows, shape_.num_heads * shape_.head_dim);
+  inner_.reserve(rows, shape_.intermediate_size);
+  capacity_ = rows;
 }
 
 void Decoder::work(const Step& step, Member& member) {

@@ -1,0 +1,105 @@
+"""The programs under test, as processes that may be killed, frozen and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+_JUMPING_CLOCK = Path(__file__).parent / "jumping_clock"
+_FULL_DISK = Path("/dev/full")
+_GOOD_ENDS = (-signal.SIGKILL, 0)
+_LOOK_AGAIN_S = 0.05
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds."""
+
+    resident_mib: float
+    descriptors: int
+    threads: int
+
+
+class ServiceProcess:
+    """One program, on the same port each time it is started. Its output is added to one file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._command = [sys.executable, "-m", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, on_full_disk: bool = False, with_jumping_clock: bool = False) -> None:
+        """On a full disk no line of the log can be written; a clock that jumps is `time.time` alone."""
+        environment = dict(os.environ)
+        if with_jumping_clock:
+            environment["PYTHONPATH"] = str(_JUMPING_CLOCK)
+        with (_FULL_DISK if on_full_disk else self.log).open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, process_group=0
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that was started last."""
+        return None if self._process is None else self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL, also for one that is frozen, and its end."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait(10)
+
+    def terminate(self) -> None:
+        """SIGTERM: it drains."""
+        self._signal(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal(signal.SIGCONT)
+
+    def is_running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def broke(self) -> str | None:
+        """What is wrong with its last end, if it has ended otherwise than by SIGKILL or a drain."""
+        status = None if self._process is None else self._process.poll()
+        return None if status is None or status in _GOOD_ENDS else f"{self.name} ended with status {status}"
+
+    async def wait_end(self, timeout_s: float) -> None:
+        """Until it has ended. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            while self.is_running():
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def footprint(self) -> Footprint | None:
+        """Now; None if it does not run."""
+        if self._process is not None:
+            with contextlib.suppress(psutil.Error):
+                found = psutil.Process(self._process.pid)
+                with found.oneshot():
+                    return Footprint(found.memory_info().rss / (1 << 20), found.num_fds(), found.num_threads())
+        return None
+
+    def tracebacks(self) -> int:
+        """In all of its log."""
+        return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self.is_running():
+            self._process.send_signal(number)

@@ -1,0 +1,1 @@
+"""Mixed traffic for a long time: what must stay flat has to stay flat."""

@@ -1,0 +1,55 @@
+"""How many requests a gateway has open at a time, in all and for each key; what is more is told to come again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.root_path import route_path
+from vfastml.errors import RateLimitError
+
+MAX_OPEN = 4096
+"""Open requests of a gateway, unless it is told otherwise."""
+
+_RETRY_AFTER_S = 1.0
+
+
+class AdmissionMiddleware:
+    """Counts open requests, probes aside, from their headers to the end of their answers. It sits where the caller's
+    key is known and the body is not read yet: a refused request costs no more than its headers.
+
+    `max_open_per_key` is for callers with a key; 0 is no bound. Raises RateLimitError.
+    """
+
+    def __init__(self, app: ASGIApp, max_open: int, max_open_per_key: int) -> None:
+        self.app = app
+        self._max_open = max_open
+        self._max_open_per_key = max_open_per_key
+        self._open = 0
+        self._open_of: Counter[bytes] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or route_path(scope) in FREE_PATHS:
+            await self.app(scope, receive, send)
+            return
+        key = TENANT.get()
+        self._check(key)
+        self._count(key, 1)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._count(key, -1)
+
+    def _check(self, key: bytes | None) -> None:
+        if self._open >= self._max_open:
+            raise RateLimitError("The server has as many requests open as it takes.", retry_after_s=_RETRY_AFTER_S)
+        if key is not None and 0 < self._max_open_per_key <= self._open_of[key]:
+            raise RateLimitError("This API key has as many requests open as it may.", retry_after_s=_RETRY_AFTER_S)
+
+    def _count(self, key: bytes | None, change: int) -> None:
+        self._open += change
+        if key is not None:
+            self._open_of[key] += change

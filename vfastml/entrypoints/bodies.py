@@ -1,0 +1,57 @@
+"""Bodies of requests, read whole: each up to a bound, and all of those that are still coming up to another one."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope
+
+from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError
+
+BYTES_ON_THE_WAY = 256 << 20
+"""Of incomplete bodies together, beyond the small beginning that each may have."""
+_SMALL_BYTES = 64 << 10
+_RETRY_AFTER_S = 5.0
+
+
+class BodyReader:
+    """Reads the bodies of one gateway. However many clients send a part and then wait, there is room for a small body:
+    only what is large has to find room beside the others."""
+
+    def __init__(self, max_bytes: int, max_bytes_on_the_way: int = BYTES_ON_THE_WAY) -> None:
+        self._max_bytes = max_bytes
+        self._max_on_the_way = max_bytes_on_the_way
+        self._on_the_way = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None when the client went away first. Raises RequestTooLargeError as soon as it is certain,
+        by the announced length, or by count, whatever was announced; InternalServerTooBusyError if there is no room."""
+        if _announced_bytes(scope) > self._max_bytes:
+            raise self._too_large()
+        body = bytearray()
+        counted = 0
+        try:
+            while (message := await receive())["type"] != "http.disconnect":
+                body += message.get("body", b"")
+                if len(body) > self._max_bytes:
+                    raise self._too_large()
+                if not message.get("more_body", False):
+                    return bytes(body)
+                counted += self._make_room(max(0, len(body) - _SMALL_BYTES) - counted)
+            return None
+        finally:
+            self._on_the_way -= counted
+
+    def _make_room(self, num_bytes: int) -> int:
+        if num_bytes > self._max_on_the_way - self._on_the_way:
+            raise InternalServerTooBusyError("Too many large requests are coming in.", retry_after_s=_RETRY_AFTER_S)
+        self._on_the_way += num_bytes
+        return num_bytes
+
+    def _too_large(self) -> RequestTooLargeError:
+        return RequestTooLargeError(f"The request body is larger than {self._max_bytes} bytes.")
+
+
+def _announced_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0

@@ -1,0 +1,152 @@
+"""The gateways of a model server: who has joined, whose each open request is, and what each has not been told yet."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+import zmq
+
+from vfastml.engine import wire
+from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Reply
+from vfastml.errors import InternalServerError, VFastMLError
+from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, frame_of, sendable
+
+logger = logging.getLogger(__name__)
+
+
+class Gateways:
+    """Belongs to the I/O thread, but for `num_open` and `all_told`.
+
+    `send(identity, frame)` never waits: it raises zmq.Again for a gateway whose queue is full, and another zmq.ZMQError
+    for one that is gone. `on_end` is told of each open request that ends for whatever reason, and `on_drop` of those
+    that the model's thread does not know to have ended.
+    """
+
+    def __init__(
+        self, send: Callable[[bytes, bytes], None], on_end: Callable[[str], None], on_drop: Callable[[str], None]
+    ) -> None:
+        self._send = send
+        self._on_end = on_end
+        self._on_drop = on_drop
+        self._joined: set[bytes] = set()
+        self._routes: dict[str, bytes] = {}
+        """Which gateway has each open request."""
+        self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
+
+    @property
+    def num_open(self) -> int:
+        """Requests without a terminal reply."""
+        return len(self._routes)
+
+    @property
+    def all_told(self) -> bool:
+        """Nothing is left to be sent."""
+        return not self._unsent
+
+    def has_open(self, request_id: str) -> bool:
+        """Whether a gateway, whichever, has a request of that id open."""
+        return request_id in self._routes
+
+    # -- who is there
+
+    def join(self, identity: bytes) -> None:
+        """From now on that gateway hears what all are told."""
+        self._joined.add(identity)
+
+    def tell(self, identity: bytes, reply: Reply) -> None:
+        """Now or, to a gateway that does not keep up, never."""
+        self._try_send(identity, wire.encode_reply(reply))
+
+    def tell_all(self, reply: Reply) -> None:
+        """`tell`, to each that has joined."""
+        for identity in list(self._joined):
+            self.tell(identity, reply)
+
+    # -- requests
+
+    def open(self, request_id: str, identity: bytes) -> None:
+        """What is said of that request is for this gateway, until its terminal reply."""
+        self._routes[request_id] = identity
+
+    def cancel(self, identity: bytes, request_id: str) -> None:
+        """Ends a request of this gateway, which hears no more of it; without effect if it has none of that id."""
+        if self._routes.get(request_id) == identity:
+            self._end(request_id)
+            if identity in self._unsent:
+                self._unsent[identity].forget(request_id)
+            self._on_drop(request_id)
+
+    def drop_requests(self, identity: bytes) -> None:
+        """Ends all that this gateway has open."""
+        self._unsent.pop(identity, None)
+        for request_id in [request_id for request_id, owner in self._routes.items() if owner == identity]:
+            self.cancel(identity, request_id)
+
+    def fail_open(self, error: VFastMLError) -> None:
+        """Ends every open request with that error."""
+        for request_id in list(self._routes):
+            self.route(Failed.of(request_id, error))
+
+    # -- replies
+
+    def add(self, identity: bytes, reply: Accepted | Answer | Failed) -> None:
+        """For that gateway, behind what it has not been told yet."""
+        self._unsent[identity].add(sendable(reply))
+
+    def route(self, reply: WorkReply) -> None:
+        """For the gateway that has the request open, if one still has."""
+        identity = self._routes.get(reply.request_id)
+        if identity is None:
+            return  # cancelled, or its gateway is gone
+        if isinstance(reply, Delta):
+            self._unsent[identity].add(reply)  # whether it can be sent is seen when all of the step are encoded
+            return
+        told = sendable(reply)
+        if told is not reply:
+            self._on_drop(reply.request_id)
+        self._unsent[identity].add(told)
+        self._end(reply.request_id)
+
+    def flush(self) -> bool:
+        """Sends each gateway what it has not got. True if something is left because a queue is full."""
+        for identity, unsent in list(self._unsent.items()):
+            while (message := unsent.next_message()) is not None:
+                frame = frame_of(message)
+                if frame is None:
+                    self._fail_unsendable(unsent)
+                elif self._try_send(identity, frame):
+                    unsent.sent(message)
+                else:
+                    break
+            if message is None:
+                del self._unsent[identity]
+        return bool(self._unsent)
+
+    def _fail_unsendable(self, unsent: Unsent) -> None:
+        """What cannot travel must not hold up the others: its request fails instead."""
+        for request_id in unsent.unsendable():
+            unsent.forget(request_id)
+            unsent.add(Failed.of(request_id, InternalServerError("The answer could not be sent.")))
+            if self.has_open(request_id):
+                self._end(request_id)
+            self._on_drop(request_id)
+
+    def _end(self, request_id: str) -> None:
+        """Every open request ends through here."""
+        del self._routes[request_id]
+        self._on_end(request_id)
+
+    def _try_send(self, identity: bytes, frame: bytes) -> bool:
+        """False if the gateway's queue is full or the gateway is gone; then its requests are dropped."""
+        try:
+            self._send(identity, frame)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            logger.debug("a gateway is gone: %s", error)
+            self._joined.discard(identity)
+            self.drop_requests(identity)
+            return False
+        return True
