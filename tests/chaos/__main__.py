@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.stopping import until_stopped
 from tests.chaos.chaos_run import ChaosRun, Outcome
@@ -29,6 +30,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("VFASTML_MEASURE_LIMITS", "never")
+    disable_progress_bar()
     outcomes = [_run(seed, options.seconds, options.logs) for seed in options.seed or [secrets.randbelow(10_000)]]
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
 

@@ -14,7 +14,7 @@ import httpx
 
 from tests.chaos.questions import Question
 
-_REFUSALS = (429, 503, 504)
+REFUSALS = (429, 503, 504)
 DONE = "[DONE]"
 
 
@@ -101,7 +101,7 @@ async def _within(patience_s: float, talk: Any, reply: Reply) -> Reply:
 
 
 def _end_by_status(reply: Reply, response: httpx.Response) -> None:
-    reply.end = End.REFUSED if response.status_code in _REFUSALS else End.FAILED
+    reply.end = End.REFUSED if response.status_code in REFUSALS else End.FAILED
     reply.detail = f"{response.status_code} {response.text[:200]}"
     if response.status_code in (429, 503) and "retry-after" not in response.headers:
         reply.end, reply.detail = End.FAILED, f"no Retry-After: {reply.detail}"

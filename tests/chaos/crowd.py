@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.chaos.conversation import End, Reply, ask_streamed, ask_whole
+from tests.chaos.conversation import REFUSALS, End, Reply, ask_streamed, ask_whole
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Ledger
 from tests.chaos.questions import Question, nonce
@@ -129,14 +129,15 @@ class Crowd:
                 tokens = response.json()["tokens"]
                 response = await self._near.post("/detokenize", json={**_PLAIN, "tokens": tokens})
         except httpx.HTTPError as error:
-            self._ledger.take_end(End.CUT)
-            if not self._fleet.gateway_downtime.touches(began):
+            is_down = self._fleet.gateway_downtime.touches(began)
+            self._ledger.take_end(End.CUT, is_excused=is_down)
+            if not is_down:
                 self._ledger.violate(f"/tokenize was cut off: {type(error).__name__}")
         else:
             self._judge(word, response)
 
     def _judge(self, word: str, response: httpx.Response) -> None:
-        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if response.status_code in REFUSALS:
             self._ledger.take_end(End.REFUSED)
         elif response.status_code != httpx.codes.OK:
             self._ledger.take_end(End.FAILED)

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 
 from tests.chaos.downtime import Downtime
+from tests.chaos.ports import lasting_ports
 from tests.chaos.processes import ServiceProcess
 from tests.chaos.proxy import ChaosProxy
-from tests.e2e.service import free_port
 
 _START_S = 90.0
 _LOOK_AGAIN_S = 0.05
@@ -27,8 +27,7 @@ class Fleet:
     and through `clients_way` at `far_url`."""
 
     def __init__(self, model: Path, folder: Path, *, servers: int = 2) -> None:
-        self.rpc_ports = [free_port() for _ in range(servers)]
-        self.port = free_port()
+        self.port, *self.rpc_ports = lasting_ports(1 + servers)
         self.url = f"http://127.0.0.1:{self.port}"
         self.wires = [ChaosProxy(port) for port in self.rpc_ports]
         self.clients_way = ChaosProxy(self.port)

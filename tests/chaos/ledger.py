@@ -42,9 +42,10 @@ class Ledger:
         if fault := self._book.fault_in(question, reply.answer, is_whole=reply.end is End.ANSWERED):
             self.violate(f"{question.path}, {reply.end}: what came back for {question.nonce} {fault}")
 
-    def take_end(self, end: End) -> None:
+    def take_end(self, end: End, *, is_excused: bool = False) -> None:
         """A request has ended whose answer was judged elsewhere."""
         self.ends[end] += 1
+        self.excused[end] += is_excused
 
     def disturb(self, name: str) -> None:
         """A disturbance begins."""

@@ -38,12 +38,14 @@ class ServiceProcess:
         self.log = folder / f"{name}.log"
         self._command = [sys.executable, "-m", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_with = ""
 
     def start(self, *, on_full_disk: bool = False, with_jumping_clock: bool = False) -> None:
         """On a full disk no line of the log can be written; a clock that jumps is `time.time` alone."""
         environment = dict(os.environ)
         if with_jumping_clock:
             environment["PYTHONPATH"] = str(_JUMPING_CLOCK)
+        self._started_with = " on a full disk" * on_full_disk + " with a jumping clock" * with_jumping_clock
         with (_FULL_DISK if on_full_disk else self.log).open("ab") as output:
             self._process = subprocess.Popen(
                 self._command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, process_group=0
@@ -79,7 +81,8 @@ class ServiceProcess:
     def broke(self) -> str | None:
         """What is wrong with its last end, if it has ended otherwise than by SIGKILL or a drain."""
         status = None if self._process is None else self._process.poll()
-        return None if status is None or status in _GOOD_ENDS else f"{self.name} ended with status {status}"
+        is_good = status is None or status in _GOOD_ENDS
+        return None if is_good else f"{self.name}{self._started_with} ended with status {status}"
 
     async def wait_end(self, timeout_s: float) -> None:
         """Until it has ended. Raises TimeoutError."""

@@ -32,7 +32,7 @@ def test_nothing_open_is_lost(tiny_service: Service, faults: FaultTable) -> None
             while (await client.get("/readyz")).status_code == 200:
                 await asyncio.sleep(0.005)
             assert (await client.post("/v1/completions", json={"prompt": "x"})).status_code == 503
-            whole = sum((await stream).event == DONE for stream in streams)
+            whole = sum([(await stream).event == DONE for stream in streams])
             last_s = time.monotonic()
             assert await asyncio.to_thread(tiny_service.gateway.wait, 10) == 0
             return whole, time.monotonic() - last_s

@@ -24,7 +24,7 @@ REPEATS = 10
 def roomy_service(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[Service]:
     """All clients run at a time."""
     arguments = ["--model-uri", str(tiny_models["llama"]), "--served-model-name", "tiny", "--dtype", "float32"]
-    arguments += ["--kv-cache-memory", "60MB", "--max-num-seqs", str(CLIENTS)]
+    arguments += ["--kv-cache-memory", "60MB", "--max-num-seqs", str(CLIENTS), "--max-num-batched-tokens", "256"]
     with running(Service(tmp_path, arguments)) as service:
         yield service
 

@@ -10,8 +10,6 @@ from typing import Any
 import httptools
 
 _LEAKS = re.compile(rb'Traceback|site-packages|0x[0-9a-f]{6}|/home/|/usr/|\.py"|File \\"|tcp://')
-_PARSERS_OWN = b"Invalid HTTP request received."
-"""The HTTP parser's own refusal, which never reaches the application."""
 _ENVELOPE = {"message", "type", "param", "code"}
 _BUSY = 503
 
@@ -38,7 +36,7 @@ class HttpReply:
 
     def _is_refusal(self) -> bool:
         body = bytes(self.body)
-        if body == _PARSERS_OWN or not self.is_whole:
+        if not self.is_whole:
             return True
         return _is_envelope(body) or (self.status == _BUSY and b'"status"' in body)  # a probe
 

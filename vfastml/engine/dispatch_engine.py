@@ -21,6 +21,7 @@ from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, Se
 from vfastml.engine.tenant import kept_apart
 from vfastml.engine.wire import PROTOCOL, decode_reply, encode_request
 from vfastml.errors import InternalServerTooBusyError
+from vfastml.utils.rare_warning import RareWarning
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class DispatchEngine:
         self._thread: int | None = None
         """The event loop's, which alone may touch all this."""
         self._was_ready = asyncio.Event()
+        self._undecodable = RareWarning(_log)
 
     async def start(self) -> None:
         """Start connecting to every server. Returns at once: `startup` tells how far they are."""
@@ -151,7 +153,7 @@ class DispatchEngine:
         try:
             reply = decode_reply(frame)
         except msgspec.DecodeError as error:
-            _log.warning("The model server at %s sent a message that cannot be decoded: %s", endpoint, error)
+            self._undecodable.warn("The model server at %s sent a message that cannot be decoded: %s", endpoint, error)
             return
         self._on_reply(endpoint, reply)
 

@@ -15,7 +15,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vfastml.entrypoints.http_errors import error_body
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S
-from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError, UserError, VFastMLError
+from vfastml.errors import (
+    InternalServerTooBusyError,
+    InvalidRequestError,
+    RequestTooLargeError,
+    UserError,
+    VFastMLError,
+)
 
 MAX_HEAD_BYTES = 64 << 10
 """Request line and headers that are still incomplete, besides what came in one read with their first byte."""
@@ -50,6 +56,7 @@ def _refusal(status: HTTPStatus, error: VFastMLError, headers: bytes = b"") -> b
 _LARGE_HEAD = _refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, RequestTooLargeError("The headers of the request are too large.")
 )
+_NO_HTTP = _refusal(HTTPStatus.BAD_REQUEST, InvalidRequestError("The request is not valid HTTP."))
 _SLOW_BODY = _refusal(
     HTTPStatus.REQUEST_TIMEOUT, UserError("The body of the request did not arrive in time.", code="request_timeout")
 )
@@ -87,6 +94,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._stop_body_timer()
+        self._unset_keepalive_if_required()  # after a reset it would keep all of this in memory until it is due
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +108,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._on_head_data(len(data) if began_earlier else 0)
         elif self.cycle is None or self.cycle.response_complete:
             self._start_head_timer()  # bytes that begin nothing: the timer of idle connections has stopped at them
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_NO_HTTP)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -122,9 +133,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_head_timer()
         self._head_bytes += num_bytes
         if self._head_bytes > MAX_HEAD_BYTES:
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_LARGE_HEAD)
-            self.transport.close()
+            self._refuse(_LARGE_HEAD)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Ends the connection, with this answer unless that to an earlier request is under way: its handler is told
+        that nobody listens any more, or it would write to what is closed."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(answer)
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:

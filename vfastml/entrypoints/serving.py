@@ -63,7 +63,8 @@ class GatewayServer(uvicorn.Server):
                 timeout_graceful_shutdown=_LAST_WORDS_S,
             )
         )
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # Its warnings are about what clients send: they would fill the log as clients please.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         self._gate = gate
         self._drain_delay_s = drain_delay_s
         self._drain_timeout_s = drain_timeout_s

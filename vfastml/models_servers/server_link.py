@@ -26,6 +26,7 @@ from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFas
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.gateways import Gateways
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
+from vfastml.utils.rare_warning import RareWarning
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ class ServerLink:
             on_drop=lambda request_id: self.inbox.put(Cancelled(request_id)),
         )
         self._announced: Hello | Goaway | None = None
+        self._undecodable = RareWarning(logger)
+        self._incompatible = RareWarning(logger)
         self._last_shown: tuple[str, int, int, int, int] | None = None
         self._next_beat_s = 0.0
 
@@ -246,7 +249,7 @@ class ServerLink:
         try:
             request = wire.decode_request(b"".join(frames))
         except msgspec.DecodeError as error:
-            logger.warning("a message that is none of ours was dropped: %s", str(error)[:200])
+            self._undecodable.warn("a message that is none of ours was dropped: %s", str(error)[:200])
             return
         if isinstance(request, Join):
             self._join(identity, request)
@@ -257,15 +260,16 @@ class ServerLink:
 
     def _join(self, identity: bytes, join: Join) -> None:
         if join.protocol != wire.PROTOCOL:
-            logger.warning("a gateway speaks protocol %d, this server %d", join.protocol, wire.PROTOCOL)
+            self._incompatible.warn("a gateway speaks protocol %d, this server %d", join.protocol, wire.PROTOCOL)
         self._gateways.drop_requests(identity)
         self._announce()  # to those before it: this one hears all of it below, once
         self._gateways.join(identity)
         self._gateways.tell(identity, self._status())
-        if self._hello is not None:
+        # What is said from now on, on the model's thread, it hears with all others.
+        if self._announced is not None and self._hello is not None:
             self._gateways.tell(identity, self._hello)
-        if self._goaway is not None:
-            self._gateways.tell(identity, self._goaway)
+        if isinstance(self._announced, Goaway):
+            self._gateways.tell(identity, self._announced)
 
     def _take(self, identity: bytes, request: WorkReq) -> None:
         try:
