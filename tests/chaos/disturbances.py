@@ -64,7 +64,7 @@ async def freeze_model_server(scene: Scene) -> None:
 
 
 async def drain_model_server(scene: Scene) -> None:
-    """What it has begun must be finished: no client may notice."""
+    """It ends by itself when what it has begun is finished."""
     server = scene.server
     server.terminate()
     await server.wait_end(_DRAIN_S)

@@ -64,4 +64,4 @@ def test_they_are_refused_by_one_line_on_either_side(tiny_service: Service, othe
         assert len(gateway.lines_about_protocols()) == 1
     assert tiny_service.http.post("/v1/completions", json=body).status_code == 200
     said = [line for line in tiny_service.log("model_server").splitlines() if "speaks protocol" in line]
-    assert len(said) == 2
+    assert len(said) in (1, 2)  # such lines are said once in ten seconds

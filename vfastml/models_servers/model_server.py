@@ -43,6 +43,7 @@ EXIT_START_FAILED = 1
 EXIT_ENGINE_FATAL = 70
 """EX_SOFTWARE: the model's thread broke or hangs; a supervisor should start the process again."""
 
+_LONGEST_SLEEP_S = 0.5
 _LOOK_AGAIN_S = 0.05
 """While draining: how often to ask whether all has been said."""
 
@@ -278,9 +279,10 @@ class ModelServer:
     def _wait_for_work(self) -> None:
         """Takes all that has come in; sleeps first if nothing is due."""
         due = self.due_in_s()
-        if self._stop_at_s is not None:
-            # The last reply leaves on the other thread: look again.
-            due = _LOOK_AGAIN_S if due is None else min(due, _LOOK_AGAIN_S)
+        # Draining, the last reply leaves on the other thread. And a signal that comes just before the sleep begins is
+        # seen only after it.
+        longest = _LONGEST_SLEEP_S if self._stop_at_s is None else _LOOK_AGAIN_S
+        due = longest if due is None else min(due, longest)
         try:
             self._take(self._inbox.get(timeout=due) if due != 0 else self._inbox.get_nowait())
             while True:
