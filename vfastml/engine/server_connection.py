@@ -29,6 +29,10 @@ _MAX_UNSENT = 10_000
 _REOPEN_AFTER_S = 0.1
 """A peer that hangs up right after each handshake must not keep the gateway busy."""
 
+_HANDSHAKE_S = 1.0
+"""For each try to connect. libzmq itself waits 30 s for a peer that says nothing, and for ever for one whose first
+bytes look like ZMTP 1.0, which has neither handshake nor heartbeats."""
+
 _RETRY_OPEN_AFTER_S = 1.0
 """When not even a socket could be made, because the process has run out of descriptors, say."""
 
@@ -64,6 +68,7 @@ class ServerConnection:
         self._unsent: deque[bytes] = deque()
         """In order, for when the peer keeps up again."""
         self._reopening: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint."""
@@ -76,6 +81,7 @@ class ServerConnection:
             loop.add_reader(socket.FD, read)
             # A descriptor signals only after a read has found nothing; the monitor's would never begin to.
             loop.call_soon(read)
+        self._giving_up = loop.call_later(_HANDSHAKE_S, self._give_up)
 
     def send(self, frame: bytes) -> bool:
         """Whether the frame is on its way; False: not connected, or the peer does not keep up. Never waits."""
@@ -130,6 +136,7 @@ class ServerConnection:
         while (event := self._next_event()) is not None:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
+                self._stop_giving_up()
                 self._tell(self._listener.on_connected, self.endpoint)
             else:
                 self._on_disconnected()
@@ -151,6 +158,14 @@ class ServerConnection:
         self._reopening = asyncio.get_running_loop().call_later(_REOPEN_AFTER_S, self._reopen)
         self._tell(self._listener.on_disconnected, self.endpoint)
 
+    def _give_up(self) -> None:
+        self._close_session()
+        self._reopen()
+
+    def _stop_giving_up(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+
     def _reopen(self) -> None:
         try:
             self.open()
@@ -162,6 +177,7 @@ class ServerConnection:
     def _close_session(self) -> None:
         self._connected = False
         self._unsent.clear()
+        self._stop_giving_up()
         if self._socket is not None:
             self._socket.disable_monitor()
         for socket in (self._monitor, self._socket):
