@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import ScalarFormatter
 
-from benchmarks.machine import Machine
 from benchmarks.metrics import Spread
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import TextTable
 
 matplotlib.use("Agg")
@@ -53,19 +53,11 @@ class ConnectionRun(msgspec.Struct, kw_only=True):
         return self.chunks / self.gateway_cpu_s
 
 
-class ConnectionResult(msgspec.Struct, kw_only=True):
+class ConnectionResult(StoredResult, kw_only=True):
     """One call of the program."""
 
-    date: str
-    command: list[str]
     settings: dict[str, Any]
-    machine: Machine
     runs: list[ConnectionRun]
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 LEGEND = (

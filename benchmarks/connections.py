@@ -31,6 +31,7 @@ from benchmarks.machine import this_machine
 from benchmarks.metrics import percentile
 from benchmarks.outcome import DEFAULT_FOLDER, print_notes
 from benchmarks.stopping import until_stopped
+from vfastml.entrypoints.descriptors import raise_descriptor_limit
 
 _PATH = "/v1/completions"
 _WARM_UP = (8, 16)
@@ -79,13 +80,12 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
 def _raise_descriptor_limit(connections: int) -> None:
     """For this process, and for the gateway, which inherits it."""
     needed = connections + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise BenchmarkError(
             f"{needed} open files are needed and {hard} are allowed: raise `ulimit -Hn`, or ask for less."
         )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    raise_descriptor_limit()
 
 
 async def _measure_all(processes: GatewayProcesses, args: argparse.Namespace) -> list[ConnectionRun]:

@@ -11,8 +11,8 @@ import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from benchmarks.machine import Machine
 from benchmarks.metrics import Spread
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import UNKNOWN, TextTable
 
 _PANEL_INCHES = (3.4, 3.6)
@@ -35,20 +35,12 @@ class EngineRun(msgspec.Struct, kw_only=True):
         return f"{self.case} n={self.sequences}".strip()
 
 
-class EngineResult(msgspec.Struct, kw_only=True):
+class EngineResult(StoredResult, kw_only=True):
     """One call of the program."""
 
     mode: str
-    date: str
-    command: list[str]
     settings: dict[str, Any]
-    machine: Machine
     runs: list[EngineRun]
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 def table(result: EngineResult) -> TextTable:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import ScalarFormatter
 
-from benchmarks.machine import Machine
 from benchmarks.metrics import Spread
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import TextTable
 
 
@@ -43,19 +43,11 @@ class GatewayRun(msgspec.Struct, kw_only=True):
         return self.chunks / self.gateway_cpu_s
 
 
-class GatewayResult(msgspec.Struct, kw_only=True):
+class GatewayResult(StoredResult, kw_only=True):
     """One call of the program."""
 
-    date: str
-    command: list[str]
     settings: dict[str, Any]
-    machine: Machine
     runs: list[GatewayRun]
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 _HEADER = ["", "chunks/s", "per CPU s", "low", "high", "us", "server us"]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import ScalarFormatter
 
-from benchmarks.machine import Machine
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import UNKNOWN, TextTable
 
 _PANEL_INCHES = (4.2, 3.8)
@@ -60,22 +60,14 @@ class KernelRun(msgspec.Struct, kw_only=True):
         return None if self.least_s is None else self.least_s / self.seconds
 
 
-class KernelResult(msgspec.Struct, kw_only=True):
+class KernelResult(StoredResult, kw_only=True):
     """One call of the program."""
 
     level: str
     """The instructions in use."""
-    date: str
-    command: list[str]
     settings: dict[str, Any]
-    machine: Machine
     limits: list[Limits]
     runs: list[KernelRun]
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 LEGEND = (

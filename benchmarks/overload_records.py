@@ -11,9 +11,9 @@ import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Picture
 
-from benchmarks.machine import Machine
 from benchmarks.metrics import percentile
 from benchmarks.records import RequestRecord
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import UNKNOWN, TextTable
 
 matplotlib.use("Agg")
@@ -70,25 +70,17 @@ class OverloadRun(msgspec.Struct, kw_only=True):
         return self.tokens_per_s * len(self.answered) / sum(record.output_tokens or 0 for record in self.answered)
 
 
-class OverloadResult(msgspec.Struct, kw_only=True):
+class OverloadResult(StoredResult, kw_only=True):
     """One call of the program."""
 
-    date: str
-    command: list[str]
     settings: dict[str, Any]
     server: dict[str, Any]
-    machine: Machine
     runs: list[OverloadRun]
 
     @property
     def peak_tokens_per_s(self) -> float:
         """The best of the closed loops."""
         return max(run.tokens_per_s for run in self.runs if run.times is None)
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
 
 def table(result: OverloadResult) -> TextTable:

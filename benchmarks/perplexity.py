@@ -19,9 +19,10 @@ from rich.console import Console
 from benchmarks.english_text import EnglishText, language_reference, text_file
 from benchmarks.errors import BenchmarkError
 from benchmarks.flags import new_parser, positive, recorded
-from benchmarks.machine import Machine, this_machine
+from benchmarks.machine import this_machine
 from benchmarks.outcome import DEFAULT_FOLDER
 from benchmarks.stopping import INTERRUPTED
+from benchmarks.stored_result import StoredResult
 from benchmarks.tables import TextTable
 from vfastml.errors import VFastMLError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
@@ -58,16 +59,13 @@ class Figure(msgspec.Struct, kw_only=True):
     seconds: float
 
 
-class PerplexityResult(msgspec.Struct, kw_only=True):
+class PerplexityResult(StoredResult, kw_only=True):
     """What is stored."""
 
-    date: str
-    command: list[str]
     model: str
     text: str
     sha256: str
     window: int
-    machine: Machine
     figures: list[Figure]
 
 
@@ -179,8 +177,7 @@ def _publish(result: PerplexityResult, folder: Path, console: Console) -> None:
     ]
     console.print(TextTable(f"{result.model}, windows of {result.window} tokens", header, rows).rich())
     path = folder / f"perplexity-{result.date}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    result.save(path)
     console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.machine import Machine
+from benchmarks.stored_result import StoredResult
 
 FORMAT = 1
 
@@ -126,22 +126,14 @@ class Run(msgspec.Struct, kw_only=True):
         return Level(math.inf if self.request_rate is None else self.request_rate, self.concurrency)
 
 
-class BenchmarkResult(msgspec.Struct, kw_only=True):
+class BenchmarkResult(StoredResult, kw_only=True):
     """Everything about one server on one machine at one time."""
 
     format: int = FORMAT
     label: str
-    date: str
-    command: list[str]
     settings: dict[str, Any]
     server: dict[str, Any]
-    machine: Machine
     runs: list[Run]
-
-    def save(self, path: Path) -> None:
-        """As JSON; folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkResult:

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     _settle(parser, options)
     warn_of_unknown_variables(parser)
     configure_logging(options.log_level)
-    return Supervisor(*_processes(arguments, options), options.drain_timeout).run()
+    grace_s = (options.drain_delay or 0.0) + options.drain_timeout
+    return Supervisor(*_processes(arguments, options), grace_s).run()
 
 
 def _settle(parser: FlagParser, options: argparse.Namespace) -> None:

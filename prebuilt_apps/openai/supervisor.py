@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 
 from prebuilt_apps.openai.child_process import ChildProcess, described
@@ -30,17 +31,20 @@ class Supervisor:
         self,
         gateway: ChildProcess,
         model_server: ChildProcess,
-        drain_timeout_s: float,
+        grace_s: float,
         budget: RestartBudget | None = None,
     ) -> None:
         self._gateway = gateway
         self._model_server = model_server
-        self._drain_timeout_s = drain_timeout_s
+        self._grace_s = grace_s
+        """That each may need to finish what is open."""
         self._budget = budget or RestartBudget()
         self._was_ready = False
         self._start_again_s: float | None = None
         self._failure = 0
         """The status with which the model server has ended, until it is ready again."""
+        self._asked_s: defaultdict[str, list[float]] = defaultdict(list)
+        """When each was asked to end."""
 
     def run(self) -> int:
         """Until a signal comes or something ends that is not started again. Returns 0 if all were well at a signal, and
@@ -116,23 +120,26 @@ class Supervisor:
         return True
 
     def _stop(self, signals: list[int]) -> int:
-        """Lets them drain; after a second signal or a failure they end at once. Returns the exit status."""
-        asked, asked_s = 0, time.monotonic()
+        """Lets the gateway finish what is open, and then the model server; after a second signal or a failure both end
+        at once. Returns the exit status."""
         while any(process.status is None for process in self._processes):
             at_once = len(signals) != 1  # without one, something has failed
-            if asked < (2 if at_once else 1):
-                asked, asked_s = asked + 1, time.monotonic()
-                for process in self._processes:
-                    process.terminate()
+            self._end(self._gateway, at_once=at_once)
+            if at_once or self._gateway.status is not None:
+                self._end(self._model_server, at_once=at_once)
             time.sleep(_POLL_S)
-            self._kill_the_late(asked_s + (_HURRY_S if at_once else self._drain_timeout_s + _PATIENCE_S))
         return self._failure or max(_failure_of(process) for process in self._processes)
 
-    def _kill_the_late(self, until_s: float) -> None:
-        for process in self._processes:
-            if time.monotonic() > until_s and process.status is None:
-                logger.error("the %s does not end: it is killed", process.name)
-                process.kill()
+    def _end(self, process: ChildProcess, *, at_once: bool) -> None:
+        """One step towards it: asks, asks again if it is to end at once, and kills it if that was long ago."""
+        asked = self._asked_s[process.name]
+        if len(asked) < (2 if at_once else 1):
+            asked.append(time.monotonic())
+            process.terminate()
+        late_s = asked[-1] + (_HURRY_S if at_once else self._grace_s + _PATIENCE_S)
+        if time.monotonic() > late_s and process.status is None:
+            logger.error("the %s does not end: it is killed", process.name)
+            process.kill()
 
 
 def _failure_of(process: ChildProcess) -> int:

@@ -68,8 +68,7 @@ def prepare() -> Preparer:
 @pytest.fixture
 def link(prepare: Preparer) -> Iterator[ServerLink]:
     """Two run, two may wait, with ten tokens."""
-    link = ServerLink("127.0.0.1", 0, prepare)
-    link.admission = Admission(max_waiting=2, max_waiting_tokens=10)
+    link = ServerLink("127.0.0.1", 0, prepare, Admission(max_waiting=2, max_waiting_tokens=10))
     yield link
     link.close()
 

@@ -31,6 +31,7 @@ from vfastml.engine.dispatch_replies import (
 )
 from vfastml.engine.dispatch_requests import CancelReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import InvalidRequestError, RateLimitError
+from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink
 
 HELLO = Hello(wire.PROTOCOL, "server", "text_generation", [ServedModel("m", "m")])
@@ -60,7 +61,7 @@ def prepare(request: WorkReq) -> QueuedPrompt | Tokenized:
 
 @pytest.fixture
 def link() -> Iterator[ServerLink]:
-    link = ServerLink("127.0.0.1", 0, prepare)
+    link = ServerLink("127.0.0.1", 0, prepare, Admission())
     yield link
     link.close()
 
@@ -496,13 +497,13 @@ def test_what_was_sent_can_be_read_after_the_close(link: ServerLink, port: int) 
 
 def test_port_is_free_after_close(link: ServerLink, port: int) -> None:
     link.close()
-    again = ServerLink("127.0.0.1", port, prepare)
+    again = ServerLink("127.0.0.1", port, prepare, Admission())
     assert again.open() == port
     again.close()
 
 
 def test_taken_port_is_an_error_and_close_is_harmless(port: int) -> None:
-    second = ServerLink("127.0.0.1", port, prepare)
+    second = ServerLink("127.0.0.1", port, prepare, Admission())
     with pytest.raises(zmq.ZMQError, match="in use"):
         second.open()
     second.close()

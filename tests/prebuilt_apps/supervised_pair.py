@@ -69,6 +69,20 @@ def does_not_end(started: int) -> None:
     works(started)
 
 
+def notes_its_end(started: int) -> None:
+    """When it was asked for, and when it came."""
+
+    def end(*_: object) -> None:
+        asked_s = time.monotonic()
+        time.sleep(0.3)
+        with (Path(sys.argv[3]) / "ended").open("a") as file:
+            file.write(f"{sys.argv[1]} {asked_s} {time.monotonic()}\n")
+        sys.exit()
+
+    signal.signal(signal.SIGTERM, end)
+    works(started)
+
+
 def say_ready() -> None:
     if "--ready-fd" in sys.argv:
         os.write(int(sys.argv[-1]), b"ready\n")

@@ -126,6 +126,19 @@ def test_signal_ends_both_well(tmp_path: Path, stop: signal.Signals) -> None:
     assert "ERROR" not in pair.output
 
 
+def test_model_server_is_asked_to_end_once_the_gateway_has_ended(tmp_path: Path) -> None:
+    with SupervisedPair(tmp_path, "notes_its_end", "notes_its_end") as pair:
+        pair.wait_started("gateway", 1)
+        pair.wait_started("model-server", 1)
+        time.sleep(0.5)  # until they have handlers
+        pair.process.terminate()
+        assert ends(pair) == 0
+    (gateway_asked, gateway_ended), (server_asked, _) = (
+        [float(part) for part in line.split()[1:]] for line in (tmp_path / "ended").read_text().splitlines()
+    )
+    assert gateway_asked < gateway_ended < server_asked
+
+
 def test_process_that_does_not_end_is_killed_and_told(tmp_path: Path) -> None:
     with SupervisedPair(tmp_path, "works", "does_not_end") as pair:
         pair.wait_started("gateway", 1)

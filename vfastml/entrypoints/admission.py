@@ -7,8 +7,7 @@ from collections import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.tenant import TENANT
-from vfastml.entrypoints.auth import FREE_PATHS
-from vfastml.entrypoints.root_path import route_path
+from vfastml.entrypoints.auth import is_probe
 from vfastml.errors import RateLimitError
 
 MAX_OPEN = 4096
@@ -32,7 +31,7 @@ class AdmissionMiddleware:
         self._open_of: Counter[bytes] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in FREE_PATHS:
+        if scope["type"] != "http" or is_probe(scope):
             await self.app(scope, receive, send)
             return
         key = TENANT.get()

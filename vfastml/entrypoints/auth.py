@@ -31,6 +31,11 @@ class KeyRing:
         return found[0] if found else None
 
 
+def is_probe(scope: Scope) -> bool:
+    """An HTTP request that is answered whoever asks, and however busy the gateway is."""
+    return route_path(scope) in FREE_PATHS
+
+
 class AuthMiddleware:
     """Refuses by default: it looks at the path itself, before any routing, so a new route is guarded from the start.
     Whatever is dispatched for a caller with a key is dispatched in its name: see engine/tenant.py.
@@ -65,7 +70,7 @@ class AuthMiddleware:
 
 
 def _is_free(scope: Scope) -> bool:
-    return route_path(scope) in FREE_PATHS or scope["method"] == "OPTIONS"
+    return is_probe(scope) or scope["method"] == "OPTIONS"
 
 
 def _offered_keys(scope: Scope) -> Iterator[bytes]:

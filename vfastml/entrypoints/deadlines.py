@@ -9,8 +9,7 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.deadline import DEADLINE
-from vfastml.entrypoints.auth import FREE_PATHS
-from vfastml.entrypoints.root_path import route_path
+from vfastml.entrypoints.auth import is_probe
 from vfastml.errors import InvalidRequestError
 
 HEADER = b"x-request-timeout"
@@ -29,7 +28,7 @@ class DeadlineMiddleware:
         self._timeout_s = timeout_s or math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in FREE_PATHS:
+        if scope["type"] != "http" or is_probe(scope):
             await self.app(scope, receive, send)
             return
         timeout_s = min(self._timeout_s, _asked_s(scope))

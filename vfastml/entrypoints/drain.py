@@ -6,9 +6,8 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.auth import is_probe
 from vfastml.entrypoints.http_errors import error_response
-from vfastml.entrypoints.root_path import route_path
 from vfastml.errors import InternalServerTooBusyError
 
 
@@ -55,7 +54,7 @@ class DrainMiddleware:
         self.gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in FREE_PATHS:
+        if scope["type"] != "http" or is_probe(scope):
             await self.app(scope, receive, send)
             return
         if self.gate.closed:

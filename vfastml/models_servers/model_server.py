@@ -27,13 +27,14 @@ from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
+from vfastml.engine.request_failure import failure
 from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.errors import VFastMLError
+from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS, Admission
 from vfastml.models_servers.local_run import LocalRun
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
 from vfastml.models_servers.step_watchdog import StepWatchdog
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
-from vfastml.text_engine.request_failure import failure
 from vfastml.utils.garbage import settle_garbage_collection
 from vfastml.utils.logging import configure_logging
 
@@ -56,7 +57,8 @@ class ModelServer:
     """Base of all model servers. The constructor only stores its arguments; `run_forever` serves gateways, and
     `run_until_idle` answers what this process itself has submitted.
 
-    The constructor raises ValueError for a `max_step_s` that is not positive.
+    Of what does not run yet, gateways may have `max_waiting` choices wait, and `max_waiting_tokens` of prompts and
+    answers: what is more is refused. The constructor raises ValueError for a `max_step_s` that is not positive.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class ModelServer:
         insecure: bool = False,
         drain_timeout_s: float = 30.0,
         max_step_s: float = MAX_STEP_S,
+        max_waiting: int = MAX_WAITING,
+        max_waiting_tokens: int = MAX_WAITING_TOKENS,
         ready_fd: int | None = None,
         log_level: str = "info",
     ) -> None:
@@ -95,7 +99,7 @@ class ModelServer:
         self.ready_fd = ready_fd
         """Gets one line when the model is ready, for whoever has started this process, and is closed then."""
         self.log_level = log_level
-        self._link = ServerLink(rpc_host, rpc_port, self.prepare)
+        self._link = ServerLink(rpc_host, rpc_port, self.prepare, Admission(max_waiting, max_waiting_tokens))
         self._inbox = self._link.inbox
         self._phase = "starting"
         self._is_loaded = False

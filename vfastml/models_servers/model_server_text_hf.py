@@ -11,7 +11,6 @@ from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedMod
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import UnsupportedError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, profiles_folder, resolve_model
-from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS, Admission
 from vfastml.models_servers.model_server import ModelServer, StartError
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
@@ -29,8 +28,7 @@ class TextGenerationModelServerHF(ModelServer):
 
     `model_load_kwargs` are the fields of LoadOptions, as transformers names them; `model_forward_kwargs`, a dict or a
     TextGenerationForward, are defaults that a request may override. An unknown one of either stops the start.
-    `trace_folder` gets a trace of a few warm steps (see StepTrace). Of what does not run yet, gateways may have
-    `max_waiting` choices wait, and `max_waiting_tokens` of prompts and answers: what is more is refused.
+    `trace_folder` gets a trace of a few warm steps (see StepTrace).
     """
 
     def __init__(
@@ -40,14 +38,11 @@ class TextGenerationModelServerHF(ModelServer):
         *args: Any,
         engine_config: EngineConfig | None = None,
         trace_folder: str | Path | None = None,
-        max_waiting: int = MAX_WAITING,
-        max_waiting_tokens: int = MAX_WAITING_TOKENS,
         **kwargs: Any,
     ) -> None:
         super().__init__(model_type, model_uri, *args, **kwargs)
         self.engine_config = engine_config or EngineConfig()
         self.trace_folder = trace_folder
-        self._link.admission = Admission(max_waiting, max_waiting_tokens)
 
     def load(self) -> None:
         """See ModelServer."""

@@ -13,11 +13,11 @@ import msgspec
 
 from vfastml.engine.dispatch_replies import Accepted, Load, Output
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, WorkReq
+from vfastml.engine.request_failure import failure
 from vfastml.errors import InternalServerError, UnsupportedError
 from vfastml.models_servers.model_server import ModelServer
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
-from vfastml.text_engine.request_failure import failure
 
 _FAILED = "The model could not process this input."
 
@@ -70,7 +70,7 @@ class OneShotModelServer(ModelServer):
     def forward(self, inputs: list[Any]) -> list[Any]:
         """One output for each input, in order; both are plain msgpack values. An error of vfastml.errors refuses the
         input that caused it. A batch that raises, or finds too little memory, is tried again one input at a time. A
-        call that takes longer than a gateway's `max_step_s` is taken for one that hangs."""
+        call that takes longer than `max_step_s`, here or at a gateway, counts as hung, and ends the process."""
         raise TypeError(f"{type(self).__name__} must define forward()")
 
     def prepare(self, request: WorkReq) -> OneShotWork:

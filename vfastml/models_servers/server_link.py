@@ -22,7 +22,8 @@ import zmq
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import Accepted, Detokenized, Failed, Goaway, Hello, Load, Status, Tokenized
 from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, Join, TokenizeReq, WorkReq
-from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
+from vfastml.engine.request_failure import failure
+from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.gateways import Gateways
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
@@ -87,12 +88,12 @@ InboxItem = Work | Cancelled | Wake
 class ServerLink:
     """Listens on a ROUTER from `open` to `close`; every method may be called from the model's thread."""
 
-    def __init__(self, host: str, port: int, prepare: Prepare) -> None:
+    def __init__(self, host: str, port: int, prepare: Prepare, admission: Admission) -> None:
         self._host = host
         self._port = port
         self._prepare = prepare
-        self.admission = Admission()
-        """How much may wait. It can be replaced before `open`, and belongs to the I/O thread then."""
+        self.admission = admission
+        """From `open` on it belongs to the I/O thread."""
         self.inbox: queue.SimpleQueue[InboxItem] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[list[WorkReply]] = queue.SimpleQueue()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -275,7 +276,7 @@ class ServerLink:
         try:
             reply = self._first_reply(identity, request)
         except Exception as error:
-            reply = _failed(request, error)
+            reply = failure(request.request_id, error, "The request could not be prepared.")
         self._gateways.add(identity, reply)
 
     def _first_reply(self, identity: bytes, request: WorkReq) -> Accepted | Answer | Failed:
@@ -340,10 +341,3 @@ class ServerLink:
         """Never waits. Raises zmq.Again if the gateway's queue is full, another zmq.ZMQError if the gateway is gone."""
         self._router.send(identity, _FIRST_PART)
         self._router.send(frame, _LAST_PART)
-
-
-def _failed(request: WorkReq, error: Exception) -> Failed:
-    if not isinstance(error, VFastMLError):
-        logger.error("request %s could not be prepared", request.request_id, exc_info=error)
-        error = InternalServerError("The request could not be prepared.")
-    return Failed.of(request.request_id, error)

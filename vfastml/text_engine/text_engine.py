@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits, Load
+from vfastml.engine.request_failure import failure, is_out_of_memory
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.detokenizer import NewDetokenizer
-from vfastml.text_engine.request_failure import failure, is_out_of_memory
 from vfastml.text_engine.retried_step import RetriedStep, attempt, retry_in_halves
 from vfastml.text_engine.sampling import SampledToken, Sampling
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow, Scheduler

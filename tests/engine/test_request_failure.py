@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vfastml.engine.dispatch_replies import Failed
+from vfastml.engine.request_failure import failure, is_out_of_memory
 from vfastml.errors import InvalidRequestError
-from vfastml.text_engine.request_failure import failure, is_out_of_memory
 
 
 def torchs_own() -> Exception:
