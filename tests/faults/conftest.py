@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TABLE] = FaultTable()
+    config.stash[TABLE] = FaultTable(datetime.date.today())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -50,9 +50,10 @@ FAULTS = (
 
 
 class FaultTable:
-    """What the tests of a run have measured, and the table that it goes into."""
+    """What the tests of a run that began on that day have measured, and the table that it goes into."""
 
-    def __init__(self) -> None:
+    def __init__(self, day: datetime.date) -> None:
+        self._day = day
         self._faults = {fault.number: fault for fault in FAULTS}
         self._measured: dict[str, list[str]] = {}
         self._failed: set[str] = set()
@@ -72,8 +73,7 @@ class FaultTable:
     def write(self, path: Path) -> None:
         """Replaces the rows that this run has results for; others stay. Raises ValueError where there is no table."""
         before, rows, after = _parts(path.read_text())
-        today = datetime.date.today().isoformat()
-        rows |= {number: f"{self._result(number)} | {today}" for number in self._measured}
+        rows |= {number: f"{self._result(number)} | {self._day.isoformat()}" for number in self._measured}
         table = ["| # | fault | target | measured | on |", "|---|---|---|---|---|"]
         table += [_line(fault, rows.get(fault.number, f"{NOT_RUN} | ")) for fault in FAULTS]
         path.write_text("\n".join([f"{before}{BEGIN}", *table, f"{END}{after}"]))
