@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,7 +152,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
         parser.error(str(error))
     configure_logging(options.log_level)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit())  # until run_forever owns them
+        # Until run_forever owns them. An exit would be an exception, and the libraries' imports swallow some.
+        signal.signal(number, lambda *_: os._exit(0))
     logger.info("loading torch and transformers")
     # seconds that --help and a wrong flag need not wait for
     module = "vfastml.models_servers.model_server_text_hf"

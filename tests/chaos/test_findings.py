@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ import zmq
 from tests.chaos.ports import lasting_ports
 from tests.chaos.processes import ServiceProcess
 from tests.e2e.service import wait_until
+from tests.models_servers.started_process import StartedProcess
 from vfastml.engine.server_connection import ServerConnection
 
 
@@ -64,3 +66,18 @@ def test_a_gateway_starts_with_its_output_on_a_full_disk(tmp_path: Path) -> None
         assert gateway.broke() is None
     finally:
         gateway.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_an_import_swallows_ends_a_model_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals
+) -> None:
+    # Seed 1, 600 seconds: numpy was left half imported, and the process broke or went on to serve.
+    lines = "import time", "try:", "    print('importing', flush=True)", "    time.sleep(60)", "except BaseException:"
+    (tmp_path / "torch.py").write_text("\n".join([*lines, "    pass", "raise RuntimeError('half imported')"]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with StartedProcess(tmp_path / "log", "prebuilt_apps.openai.model_server") as server:
+        server.wait_for("importing")
+        server.process.send_signal(stop)
+        assert server.status() == 0
+        assert "Traceback" not in server.output

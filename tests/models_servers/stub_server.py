@@ -72,6 +72,12 @@ class LoadSwallowsExit(Silent):
             threading.Event().wait()
 
 
+class LoadBreaksAtExit(LoadSwallowsExit):
+    def load(self) -> None:
+        super().load()
+        raise RuntimeError("half of it is there")
+
+
 class LoadBreaks(Silent):
     def load(self) -> None:
         self.report("loading weights")

@@ -55,7 +55,7 @@ def test_idle_server_stops_with_0(tmp_path: Path, stop: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("name", ["LoadHangs", "LoadSwallowsExit"])
+@pytest.mark.parametrize("name", ["LoadHangs", "LoadSwallowsExit", "LoadBreaksAtExit"])
 def test_loading_server_stops_with_0(tmp_path: Path, name: str, stop: signal.Signals) -> None:
     with StartedProcess(tmp_path / "log", STUB, name, 0) as server:
         server.wait_for("hanging")

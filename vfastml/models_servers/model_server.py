@@ -237,6 +237,8 @@ class ModelServer:
             _exit_at_start(str(error))
         except Exception as error:  # whatever a library raises at a model that it cannot read
             logger.debug("loading failed here", exc_info=True)
+            if self._stop_at_s is not None:  # or at a signal in the midst of it
+                raise SystemExit(0) from None
             _exit_at_start(
                 f"{self.model_uri} failed while {self._phase} ({type(error).__name__}: {_one_line(error)}): fetch the "
                 "model again or choose another one; --log-level debug shows where it failed"
