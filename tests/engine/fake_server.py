@@ -1,6 +1,7 @@
 """A model server without a model, in the test's own process or in one of its own (`python fake_server.py PORT`)."""
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import time
@@ -105,7 +106,8 @@ class FakeServer:
 
     def broadcast_frame(self, frame: bytes) -> None:
         for peer in dict.fromkeys(self.joins):
-            self._send(peer, frame)
+            with contextlib.suppress(zmq.ZMQError):  # it has begun a new session, under another name
+                self._send(peer, frame)
 
     def reply(self, reply: Reply, *, to: str | None = None) -> None:
         """To the gateway that sent that request; `to` where the reply does not say."""

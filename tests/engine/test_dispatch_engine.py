@@ -30,7 +30,7 @@ from vfastml.engine.dispatch_requests import (
     TokenizeReq,
 )
 from vfastml.engine.server_table import ServerState
-from vfastml.engine.wire import PROTOCOL, encode_reply
+from vfastml.engine.wire import PROTOCOL, encode_reply, sealed
 from vfastml.errors import VFastMLError
 
 
@@ -283,15 +283,36 @@ async def test_garbage_and_replies_to_nobody_are_survived(start_server, start_en
     server.broadcast(StepReply([], [Finished("nobody")]))
     server.broadcast(Output("nobody", 1))
     for frame in (
-        b"",
-        b"\xc1",
-        b"\x91" * 5000,
-        encode_reply(Finished("r1"))[:-3],
-        b"\x92\xa6Future\x01",
-        b"\x92\xa6Goaway\xa1\x80",
+        sealed(b""),
+        sealed(b"\xc1"),
+        sealed(b"\x91" * 5000),
+        sealed(b"\x92\xa6Future\x01"),
+        sealed(b"\x92\xa6Goaway\xa1\x80"),
     ):
         server.broadcast_frame(frame)
     assert (await engine.dispatch(text()).get_result()).succeeded()
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", encode_reply(Finished("r1"))[:-1], b"x" + encode_reply(Finished("r1"))], ids=repr
+)
+async def test_a_damaged_frame_begins_a_new_session(start_server, start_engine, frame):
+    server = start_server(answer=silent)
+    engine = await ready(await start_engine(server))
+    begun, unheard = engine.dispatch(text("begun")), engine.dispatch(text("unheard"))
+    await until(lambda: len(server.requests) == 2)
+    server.accept(begun.request_id)
+    server.say(begun.request_id, "a")
+    assert (await begun.next_delta()).text == "a"
+    server.broadcast_frame(frame)
+    server.say(begun.request_id, "c")
+    assert {(await error_of(task)).kind for task in (begun, unheard)} == {"ServerLostError"}
+    assert [delta.text for delta in begun.take_deltas()] == []
+    await ready(engine)
+    again = engine.dispatch(text("again"))
+    await until(lambda: len(server.requests) == 3)
+    server.finish("again")
+    assert (await again.get_result()).succeeded()
 
 
 async def test_id_that_is_open_is_refused_and_the_first_one_lives(start_server, start_engine):

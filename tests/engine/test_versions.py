@@ -9,22 +9,22 @@ from tests.engine.fake_server import FakeServer, until
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.server_table import ServerState
-from vfastml.engine.wire import PROTOCOL
+from vfastml.engine.wire import PROTOCOL, opened, sealed
 
 
 class OlderServer(FakeServer):
     """Of the same protocol, from before the fields that have been appended to Hello."""
 
     def _send(self, peer: bytes, frame: bytes) -> None:
-        values = msgspec.msgpack.decode(frame)
-        super()._send(peer, msgspec.msgpack.encode(values[:5]) if values[0] == "Hello" else frame)
+        values = msgspec.msgpack.decode(opened(frame))
+        super()._send(peer, sealed(msgspec.msgpack.encode(values[:5])) if values[0] == "Hello" else frame)
 
 
 class NewerServer(FakeServer):
     """Of the same protocol, with a field at the end of each message that we do not know yet."""
 
     def _send(self, peer: bytes, frame: bytes) -> None:
-        super()._send(peer, msgspec.msgpack.encode([*msgspec.msgpack.decode(frame), ["of tomorrow"]]))
+        super()._send(peer, sealed(msgspec.msgpack.encode([*msgspec.msgpack.decode(opened(frame)), ["of tomorrow"]])))
 
 
 def about_protocols(caplog: pytest.LogCaptureFixture) -> list[str]:

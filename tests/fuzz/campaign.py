@@ -23,6 +23,8 @@ _HTTP_PARTS = 7
 _WARM_UP_SEED = -1
 _MOST_WARM_UP = 2000
 _IDLE_S = 60.0
+_MOST_LINES = 90
+"""Of a traceback."""
 _FLAGS = ("--dtype", "float32", "--kv-cache-memory", "20MB", "--max-model-len", "128", "--max-num-seqs", "16")
 
 
@@ -81,11 +83,12 @@ class Campaign:
         alive = [process.is_alive() for process in self.watched]
         if all(alive) and _answer(service) != before:
             self.findings.add("the same question has another answer than before")
-        tracebacks = [name for name in ("gateway", "model server") if "Traceback" in service.log(_LOGS[name])]
+        tracebacks = {name: _traceback(service.log(_LOGS[name])) for name in ("gateway", "model server")}
         for problem in chain(*(process.problems() for process in self.watched)):
             self.findings.add(problem)
-        for name in tracebacks:
-            self.findings.add(f"there is a traceback in the log of the {name}")
+        for name, lines in tracebacks.items():
+            if lines:
+                self.findings.add(f"there is a traceback in the log of the {name}:\n{lines}")
 
     def _wait_idle(self, service: Service) -> None:
         until = time.monotonic() + _IDLE_S
@@ -128,3 +131,9 @@ def _server(service: Service) -> dict[str, Any]:
 def _is_idle(service: Service) -> bool:
     load = _server(service)["load"]
     return load["free_blocks"] == load["total_blocks"] and not load["open_requests"] and not load["running"]
+
+
+def _traceback(log: str) -> str:
+    """The first one in a log."""
+    _, begin, rest = log.partition("Traceback")
+    return "\n".join((begin + rest).splitlines()[:_MOST_LINES])

@@ -36,7 +36,7 @@ from vfastml.engine.dispatch_requests import (
     TextGenerationReq,
     TokenizeReq,
 )
-from vfastml.engine.wire import PROTOCOL, encode_reply, encode_request
+from vfastml.engine.wire import PROTOCOL, encode_reply, encode_request, opened, sealed
 
 LIAR = "liar"
 """The model that a server of nothing but wrong messages says it has."""
@@ -71,12 +71,14 @@ def _frame(rng: Random, sound: bytes) -> bytes:
         return sound
     if kind < 0.28:
         return damaged_bytes(rng, sound)
+    if kind < 0.29:
+        return sealed(damaged_bytes(rng, sound))
     if kind < 0.3:
         return rng.choice((b"", rng.randbytes(100), b"\x91" * 50_000, b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff"))
-    tag, *fields = msgspec.msgpack.decode(sound)
+    tag, *fields = msgspec.msgpack.decode(opened(sound))
     damaged = damaged_value(rng, fields)
     wrong: list[Any] = [tag, *damaged] if isinstance(damaged, list) else [tag, damaged]
-    return msgspec.msgpack.encode(wrong if rng.random() < 0.95 else odd_value(rng))
+    return sealed(msgspec.msgpack.encode(wrong if rng.random() < 0.95 else odd_value(rng)))
 
 
 def _sound_request(rng: Random, request_id: str) -> Request:

@@ -42,7 +42,7 @@ class WrongGateway:
     async def send_all(self, seed: int, numbers: Iterable[int]) -> None:
         """Those cases, in order; then waits for what is open."""
         reading = asyncio.create_task(self._read())
-        await self._socket.send(wire.encode_request(Join(wire.PROTOCOL, self._name)))
+        await self._join()
         for number in numbers:
             rng = Random(f"{seed}:{number}")
             if rng.random() < 0.02:
@@ -54,6 +54,11 @@ class WrongGateway:
             self._findings.add(f"{len(self._open)} requests on the wire have no end, such as", min(self._open.values()))
         reading.cancel()
         self._context.destroy(linger=0)
+
+    async def _join(self) -> None:
+        """Begins a session: the server drops what was open in the last one."""
+        self._open.clear()
+        await self._socket.send(wire.encode_request(Join(wire.PROTOCOL, self._name)))
 
     async def _send(self, number: int, frame: bytes) -> None:
         try:
@@ -76,7 +81,12 @@ class WrongGateway:
 
     async def _read(self) -> None:
         while True:
-            reply = wire.decode_reply(await self._socket.recv())
+            frame = await self._socket.recv()
+            if frame == wire.DAMAGED:
+                await self._join()
+                self._changed.set()
+                continue
+            reply = wire.decode_reply(frame)
             for ended in reply.ended if isinstance(reply, StepReply) else [reply]:
                 self._end(ended)
 

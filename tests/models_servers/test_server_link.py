@@ -296,22 +296,43 @@ def test_cancel_of_another_gateways_request_is_ignored(link: ServerLink, port: i
         assert ended(owner) == [Finished("a")]
 
 
+def test_a_damaged_frame_ends_its_gateways_session(link: ServerLink, port: int) -> None:
+    with joined(port) as gateway, joined(port) as other:
+        opened(link, gateway, "a")
+        opened(link, other, "b")
+        gateway.send_frames(wire.encode_request(text_request("c"))[:-1])
+        while (frame := gateway.next_frame()) != wire.DAMAGED:
+            assert isinstance(wire.decode_reply(frame), Status)
+        assert inbox(link) == Cancelled("a")
+        gateway.join()
+        assert gateway.next() == HELLO
+        opened(link, gateway, "c")
+        assert link.num_open == 2
+
+
+def test_a_strangers_damaged_frame_changes_nothing(link: ServerLink, port: int) -> None:
+    with RawGateway(port, joins=False) as stranger, joined(port) as gateway:
+        opened(link, gateway, "a")
+        stranger.send_frames(b"garbage")
+        answers(gateway)
+        assert link.num_open == 1
+
+
 def test_any_bytes_leave_the_link_well(link: ServerLink, port: int) -> None:
     rng = random.Random(5)
     valid = [
-        wire.encode_request(request)
+        wire.opened(wire.encode_request(request))
         for request in (text_request("f"), TokenizeReq(request_id="f"), OneShotReq(request_id="f", inputs={"a": [1.5]}))
     ]
     with joined(port) as gateway, joined(port) as other:
-        gateway.send_frames(b"")
-        gateway.send_frames(b"", b"")
-        gateway.send_frames(wire._encoder.encode(["NoSuchRequest", 1]))
-        gateway.send_frames(*[b"\xc0"] * 20)
+        gateway.send_frames(wire.sealed(b""))
+        gateway.send_frames(wire.sealed(wire._encoder.encode(["NoSuchRequest", 1])))
+        gateway.send_frames(*[b"\xc0"] * 20, b"", wire.sealed(b"\xc0" * 20)[20:])
         for _ in range(2000):
-            frame = bytearray(rng.choice(valid) if rng.random() < 0.5 else rng.randbytes(rng.randrange(64)))
-            for _ in range(rng.randrange(4) if frame else 0):
-                frame[rng.randrange(len(frame))] = rng.randrange(256)
-            gateway.send_frames(bytes(frame))
+            message = bytearray(rng.choice(valid) if rng.random() < 0.5 else rng.randbytes(rng.randrange(64)))
+            for _ in range(rng.randrange(4) if message else 0):
+                message[rng.randrange(len(message))] = rng.randrange(256)
+            gateway.send_frames(wire.sealed(bytes(message)))
         answers(gateway)
         answers(other)
         other.send(text_request("after all"))

@@ -19,7 +19,7 @@ from vfastml.engine.open_requests import OpenRequests
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
 from vfastml.engine.tenant import kept_apart
-from vfastml.engine.wire import PROTOCOL, decode_reply, encode_request
+from vfastml.engine.wire import PROTOCOL, DamagedError, decode_reply, encode_request
 from vfastml.errors import InternalServerTooBusyError
 from vfastml.utils.rare_warning import RareWarning
 
@@ -149,9 +149,14 @@ class DispatchEngine:
         self._requests.flush_held()
 
     def on_frame(self, endpoint: str, frame: bytes) -> None:
-        """Handles a reply of any kind. What cannot be decoded is logged and dropped."""
+        """Handles a reply of any kind. What cannot be decoded is logged and dropped. A damaged one ends the session:
+        nobody knows whose text would have a hole."""
         try:
             reply = decode_reply(frame)
+        except DamagedError as error:
+            self._undecodable.warn("The connection to %s is begun anew: %s", endpoint, error)
+            self._connections[endpoint].end_session()
+            return
         except msgspec.DecodeError as error:
             self._undecodable.warn("The model server at %s sent a message that cannot be decoded: %s", endpoint, error)
             return

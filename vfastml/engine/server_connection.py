@@ -154,6 +154,13 @@ class ServerConnection:
             return
         while (frame := _received(self._socket)) is not None:
             self._tell(self._listener.on_frame, self.endpoint, frame)
+        self.end_session()
+
+    def end_session(self) -> None:
+        """What is still under way is lost, the listener is told, and a new session is begun; without effect if there is
+        none."""
+        if self._socket is None:
+            return
         self._close_session()
         self._reopening = asyncio.get_running_loop().call_later(_REOPEN_AFTER_S, self._reopen)
         self._tell(self._listener.on_disconnected, self.endpoint)

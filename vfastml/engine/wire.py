@@ -1,12 +1,16 @@
 """The wire: msgpack messages over ZeroMQ. The one place that makes sockets and sets their options.
 
 A model server binds one ROUTER; each gateway opens one DEALER for each server. A message is one frame: a tagged msgspec
-struct of dispatch_requests.py (gateway to server) or dispatch_replies.py (back). Every option is set before bind or
+struct of dispatch_requests.py (gateway to server) or dispatch_replies.py (back), and its CRC-32 in four bytes, little
+endian: bytes that came twice on their way have made one request of two. Join and Hello go without, so that peers of
+every version can refuse each other. A damaged message is lost, and with it somebody's text or request: whoever gets one
+ends the session, the model server by DAMAGED, which is damaged itself. Every option is set before bind or
 connect, because libzmq ignores most of them afterwards.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import TypeVar
 
 import msgspec
@@ -17,7 +21,7 @@ from vfastml.engine.dispatch_replies import Reply
 from vfastml.engine.dispatch_requests import Request
 from vfastml.errors import InvalidRequestError
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when a message changes in a way that an older peer would misread."""
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -30,6 +34,14 @@ With half of it gateways have lost model servers, twice, on two cores under a lo
 
 SEND_QUEUE_MESSAGES = 1000
 
+_CHECKSUM_BYTES = 4
+
+DAMAGED = b""
+"""A frame that says to a gateway: begin a new session."""
+
+_GREETINGS = (b"\xa4Join", b"\xa5Hello")
+"""The tags of messages without a checksum, as they stand behind a frame's first byte."""
+
 _M = TypeVar("_M")
 _S = TypeVar("_S", bound="zmq.Socket[bytes]")
 _encoder = msgspec.msgpack.Encoder()
@@ -37,10 +49,14 @@ _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Req
 _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
+class DamagedError(msgspec.DecodeError):
+    """A frame is not what was sent."""
+
+
 def encode_request(request: Request) -> bytes:
     """One frame. Raises InvalidRequestError for what cannot travel: lone surrogates, huge integers, too many bytes."""
     try:
-        frame = _encoder.encode(request)
+        frame = sealed(_encoder.encode(request))
     except (UnicodeEncodeError, OverflowError, TypeError, RecursionError) as error:
         raise InvalidRequestError("The request holds a value that cannot be encoded.") from error
     if len(frame) > MAX_MESSAGE_BYTES:
@@ -50,17 +66,34 @@ def encode_request(request: Request) -> bytes:
 
 def encode_reply(reply: Reply) -> bytes:
     """One frame."""
-    return _encoder.encode(reply)
+    return sealed(_encoder.encode(reply))
 
 
 def decode_request(frame: bytes) -> Request:
-    """Raises msgspec.DecodeError (a ValidationError with the path, where there is one) and nothing else."""
+    """Raises msgspec.DecodeError (DamagedError, or a ValidationError with the path, or itself) and nothing else."""
     return _decoded(_request_decoder, frame)
 
 
 def decode_reply(frame: bytes) -> Reply:
-    """Raises msgspec.DecodeError (a ValidationError with the path, where there is one) and nothing else."""
+    """Raises msgspec.DecodeError (DamagedError, or a ValidationError with the path, or itself) and nothing else."""
     return _decoded(_reply_decoder, frame)
+
+
+def sealed(message: bytes) -> bytes:
+    """An encoded message as it travels: with its checksum, unless it is a Join or a Hello."""
+    if message.startswith(_GREETINGS, 1):
+        return message
+    return message + _checksum(message)
+
+
+def opened(frame: bytes) -> memoryview:
+    """The message that has travelled so. Raises DamagedError if it is not as it was sent."""
+    if frame.startswith(_GREETINGS, 1):
+        return memoryview(frame)
+    message, checksum = memoryview(frame)[:-_CHECKSUM_BYTES], frame[-_CHECKSUM_BYTES:]
+    if checksum != _checksum(message):  # which is never short
+        raise DamagedError("the frame was damaged on its way, or is no message")
+    return message
 
 
 def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -> zmq.Socket[bytes]:
@@ -100,9 +133,13 @@ def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
 
 def _decoded(decoder: msgspec.msgpack.Decoder[_M], frame: bytes) -> _M:
     try:
-        return decoder.decode(frame)
+        return decoder.decode(opened(frame))
     except (UnicodeDecodeError, RecursionError) as error:
         raise msgspec.DecodeError(f"the frame is no message: {type(error).__name__}") from error
+
+
+def _checksum(message: bytes | memoryview) -> bytes:
+    return zlib.crc32(message).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _with_options(socket: _S) -> _S:

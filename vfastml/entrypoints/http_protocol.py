@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from vfastml.entrypoints.http_errors import error_body
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S
@@ -74,6 +74,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._cycles: list[RequestResponseCycle] = []
+        """Of the requests whose answers are not complete: the first one's handler runs, the others are its pipeline."""
         self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -123,6 +125,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body = True
         self._body_bytes = 0
         super().on_headers_complete()
+        self._cycles = [*self._open_cycles(), self.cycle]
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -136,18 +139,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(_LARGE_HEAD)
 
     def _refuse(self, answer: bytes) -> None:
-        """Ends the connection, with this answer unless that to an earlier request is under way: its handler is told
-        that nobody listens any more, or it would write to what is closed."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(answer)
-        else:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        """Ends the connection, with this answer unless that to an earlier request is under way."""
+        self._end(b"" if self._open_cycles() else answer)
+
+    def _end(self, last_words: bytes = b"") -> None:
+        """Ends the connection. The handlers are told that nobody listens any more, or they would write to what is
+        closed."""
+        self.transport.write(last_words)
+        for cycle in self._open_cycles():
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.close()
+
+    def _open_cycles(self) -> list[RequestResponseCycle]:
+        return [cycle for cycle in self._cycles if not cycle.response_complete]
 
     def _start_head_timer(self) -> None:
         if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -170,9 +179,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if left_s > 0:
             self._body_timer = self.loop.call_later(left_s, self._look_at_body)
             return
-        if not (self.pipeline or self.cycle.response_started):
-            self.transport.write(_SLOW_BODY)
-        self.transport.close()
+        self._end(b"" if self.pipeline or self.cycle.response_started else _SLOW_BODY)
 
     def _body_left_s(self) -> float:
         """Until the body is too slow, if nothing more of it comes."""

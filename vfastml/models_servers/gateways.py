@@ -64,6 +64,13 @@ class Gateways:
         for identity in list(self._joined):
             self.tell(identity, reply)
 
+    def end_session(self, identity: bytes) -> None:
+        """A message of this gateway was lost. It is to begin anew; without effect on others."""
+        if identity in self._joined:
+            self._joined.discard(identity)
+            self.drop_requests(identity)
+            self._try_send(identity, wire.DAMAGED)
+
     # -- requests
 
     def open(self, request_id: str, identity: bytes) -> None:

@@ -251,6 +251,8 @@ class ServerLink:
             request = wire.decode_request(b"".join(frames))
         except msgspec.DecodeError as error:
             self._undecodable.warn("a message that is none of ours was dropped: %s", str(error)[:200])
+            if isinstance(error, wire.DamagedError):
+                self._gateways.end_session(identity)
             return
         if isinstance(request, Join):
             self._join(identity, request)
