@@ -150,6 +150,30 @@ def test_a_pipelined_request_while_the_first_one_runs(live: LiveGateway, engine:
     assert engine.cancelled == []
 
 
+def test_garbage_behind_a_pipelined_request_ends_the_one_that_runs(
+    live: LiveGateway, engine: FakeDispatchEngine
+) -> None:
+    async def never(task: Any) -> None:
+        await asyncio.Event().wait()
+
+    engine.script = never
+    ended: list[bool] = []
+
+    def receive_garbage() -> None:
+        (protocol,) = live.server.server_state.connections
+        running = protocol.cycle
+        protocol.data_received(http_request("/version", None, "GET") + b"\0 is no HTTP\r\n\r\n")
+        # Not a moment later: a handler that is just about to answer would write to what is closed.
+        ended.append(running.disconnected)
+
+    with connect(live) as connection:
+        connection.sendall(http_request("/v1/completions", {"prompt": "x"}))
+        eventually(lambda: engine.open_requests == 1)
+        live.call_soon(receive_garbage)
+        eventually(lambda: ended == [True])
+        eventually(lambda: engine.open_requests == 0)
+
+
 def test_what_follows_a_finished_response_is_not_cancelled(serve: Serve, engine: FakeDispatchEngine) -> None:
     gateway = Gateway(dispatch_engine=engine)
     done: list[str] = []
