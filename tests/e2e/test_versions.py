@@ -17,6 +17,8 @@ OF_PROTOCOL = """
 import sys
 from vfastml.engine import wire
 wire.PROTOCOL = int(sys.argv.pop(1))
+if wire.PROTOCOL == 2:  # there were no checksums
+    wire.sealed, wire.opened = bytes, memoryview
 from prebuilt_apps.openai.api_server import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -2,9 +2,9 @@
 
 A model server binds one ROUTER; each gateway opens one DEALER for each server. A message is one frame: a tagged msgspec
 struct of dispatch_requests.py (gateway to server) or dispatch_replies.py (back), and its CRC-32 in four bytes, little
-endian: bytes that came twice on their way have made one request of two. Join and Hello go without, so that peers of
-every version can refuse each other. A damaged message is lost, and with it somebody's text or request: whoever gets one
-ends the session, the model server by DAMAGED, which is damaged itself. Every option is set before bind or
+endian: bytes that came twice on their way have made one request of two. Join, Hello and Status go without, so that
+peers of every version can refuse each other. A damaged message is lost, and with it somebody's text or request: whoever
+gets one ends the session, the model server by DAMAGED, which is damaged itself. Every option is set before bind or
 connect, because libzmq ignores most of them afterwards.
 """
 
@@ -39,7 +39,7 @@ _CHECKSUM_BYTES = 4
 DAMAGED = b""
 """A frame that says to a gateway: begin a new session."""
 
-_GREETINGS = (b"\xa4Join", b"\xa5Hello")
+_BARE = (b"\xa4Join", b"\xa5Hello", b"\xa6Status")
 """The tags of messages without a checksum, as they stand behind a frame's first byte."""
 
 _M = TypeVar("_M")
@@ -80,15 +80,15 @@ def decode_reply(frame: bytes) -> Reply:
 
 
 def sealed(message: bytes) -> bytes:
-    """An encoded message as it travels: with its checksum, unless it is a Join or a Hello."""
-    if message.startswith(_GREETINGS, 1):
+    """An encoded message as it travels: with its checksum, unless it is a Join, a Hello or a Status."""
+    if message.startswith(_BARE, 1):
         return message
     return message + _checksum(message)
 
 
 def opened(frame: bytes) -> memoryview:
     """The message that has travelled so. Raises DamagedError if it is not as it was sent."""
-    if frame.startswith(_GREETINGS, 1):
+    if frame.startswith(_BARE, 1):
         return memoryview(frame)
     message, checksum = memoryview(frame)[:-_CHECKSUM_BYTES], frame[-_CHECKSUM_BYTES:]
     if checksum != _checksum(message):  # which is never short
