@@ -97,6 +97,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._stop_body_timer()
         self._unset_keepalive_if_required()  # after a reset it would keep all of this in memory until it is due
+        self._tell_handlers()  # uvicorn tells the last one of a pipeline
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -143,13 +144,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._end(b"" if self._open_cycles() else answer)
 
     def _end(self, last_words: bytes = b"") -> None:
-        """Ends the connection. The handlers are told that nobody listens any more, or they would write to what is
-        closed."""
+        """Ends the connection."""
         self.transport.write(last_words)
+        self._tell_handlers()
+        self.transport.close()
+
+    def _tell_handlers(self) -> None:
+        """Nobody listens any more: they end, or they would write to what is closed."""
         for cycle in self._open_cycles():
             cycle.disconnected = True
             cycle.message_event.set()
-        self.transport.close()
 
     def _open_cycles(self) -> list[RequestResponseCycle]:
         return [cycle for cycle in self._cycles if not cycle.response_complete]
