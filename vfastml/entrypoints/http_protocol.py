@@ -145,7 +145,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _end(self, last_words: bytes = b"") -> None:
         """Ends the connection."""
-        self.transport.write(last_words)
+        if last_words:
+            self.transport.write(last_words)
         self._tell_handlers()
         self.transport.close()
 
