@@ -457,6 +457,25 @@ def test_what_waits_for_a_full_queue_goes_with_its_request(link: ServerLink) -> 
         assert (len("".join(texts["kept"])), ends) == (300 * 5000, ["kept"])
 
 
+@pytest.mark.usefixtures("short_queues")
+def test_the_end_of_a_session_waits_for_a_full_queue(link: ServerLink) -> None:
+    port = link.open()
+    link.ready(HELLO)
+    with joined(port) as stuck, joined(port) as other:
+        opened(link, stuck, "slow")
+        opened(link, other, "fast")
+        for step in range(300):
+            link.send([Delta("slow", text="x" * 5000), Delta("fast", text=str(step))], Load())
+            other.next()
+        stuck.send_frames(b"garbage")
+        assert inbox(link) == Cancelled("slow")
+        assert not link.is_idle
+        while stuck.next_frame() != wire.DAMAGED:
+            pass
+        stuck.join()
+        assert isinstance(stuck.next(), Hello)
+
+
 # -- beats
 
 

@@ -34,6 +34,8 @@ class Gateways:
         self._routes: dict[str, bytes] = {}
         """Which gateway has each open request."""
         self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
+        self._to_end: set[bytes] = set()
+        """Gateways whose queue was full when they were to begin anew."""
 
     @property
     def num_open(self) -> int:
@@ -43,7 +45,7 @@ class Gateways:
     @property
     def all_told(self) -> bool:
         """Nothing is left to be sent."""
-        return not self._unsent
+        return not self._unsent and not self._to_end
 
     def has_open(self, request_id: str) -> bool:
         """Whether a gateway, whichever, has a request of that id open."""
@@ -54,6 +56,7 @@ class Gateways:
     def join(self, identity: bytes) -> None:
         """From now on that gateway hears what all are told."""
         self._joined.add(identity)
+        self._to_end.discard(identity)
 
     def tell(self, identity: bytes, reply: Reply) -> None:
         """Now or, to a gateway that does not keep up, never."""
@@ -69,7 +72,8 @@ class Gateways:
         if identity in self._joined:
             self._joined.discard(identity)
             self.drop_requests(identity)
-            self._try_send(identity, wire.DAMAGED)
+            self._to_end.add(identity)
+            self._send_ends()
 
     # -- requests
 
@@ -118,6 +122,7 @@ class Gateways:
 
     def flush(self) -> bool:
         """Sends each gateway what it has not got. True if something is left because a queue is full."""
+        self._send_ends()
         for identity, unsent in list(self._unsent.items()):
             while (message := unsent.next_message()) is not None:
                 frame = frame_of(message)
@@ -129,7 +134,12 @@ class Gateways:
                     break
             if message is None:
                 del self._unsent[identity]
-        return bool(self._unsent)
+        return not self.all_told
+
+    def _send_ends(self) -> None:
+        for identity in list(self._to_end):
+            if self._try_send(identity, wire.DAMAGED):
+                self._to_end.discard(identity)
 
     def _fail_unsendable(self, unsent: Unsent) -> None:
         """What cannot travel must not hold up the others: its request fails instead."""
@@ -154,6 +164,7 @@ class Gateways:
         except zmq.ZMQError as error:
             logger.debug("a gateway is gone: %s", error)
             self._joined.discard(identity)
+            self._to_end.discard(identity)
             self.drop_requests(identity)
             return False
         return True
