@@ -86,8 +86,8 @@ class ChaosRun:
             try:
                 async with asyncio.timeout(_DISTURBANCE_S):
                     await disturbance(scene)
-            except TimeoutError:
-                ledger.violate(f"{disturbance.__name__} did not come to its end")
+            except TimeoutError as error:
+                ledger.violate(f"{disturbance.__name__} did not come to its end {error}")
             await asyncio.sleep(scene.chance.uniform(0.1, 1.0))
 
     async def _watch(self, ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ _JUMPING_CLOCK = Path(__file__).parent / "jumping_clock"
 _FULL_DISK = Path("/dev/full")
 _GOOD_ENDS = (-signal.SIGKILL, 0)
 _LOOK_AGAIN_S = 0.05
+_NEWBORN_S = 2.0
+"""Until then an interpreter may not have come to the program's first line, and the system ends it at SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,16 @@ class ServiceProcess:
         self._command = [sys.executable, "-m", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
         self._started_with = ""
+        self._started_s = 0.0
+        self._good_ends: tuple[int, ...] = _GOOD_ENDS
 
     def start(self, *, on_full_disk: bool = False, with_jumping_clock: bool = False) -> None:
         """On a full disk no line of the log can be written; a clock that jumps is `time.time` alone."""
         environment = dict(os.environ)
         if with_jumping_clock:
             environment["PYTHONPATH"] = str(_JUMPING_CLOCK)
+        self._started_s = time.monotonic()
+        self._good_ends = _GOOD_ENDS
         self._started_with = " on a full disk" * on_full_disk + " with a jumping clock" * with_jumping_clock
         with (_FULL_DISK if on_full_disk else self.log).open("ab") as output:
             self._process = subprocess.Popen(
@@ -64,6 +71,8 @@ class ServiceProcess:
 
     def terminate(self) -> None:
         """SIGTERM: it drains."""
+        if time.monotonic() - self._started_s < _NEWBORN_S:
+            self._good_ends = (*_GOOD_ENDS, -signal.SIGTERM)
         self._signal(signal.SIGTERM)
 
     def freeze(self) -> None:
@@ -81,14 +90,17 @@ class ServiceProcess:
     def broke(self) -> str | None:
         """What is wrong with its last end, if it has ended otherwise than by SIGKILL or a drain."""
         status = None if self._process is None else self._process.poll()
-        is_good = status is None or status in _GOOD_ENDS
+        is_good = status is None or status in self._good_ends
         return None if is_good else f"{self.name}{self._started_with} ended with status {status}"
 
     async def wait_end(self, timeout_s: float) -> None:
-        """Until it has ended. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            while self.is_running():
-                await asyncio.sleep(_LOOK_AGAIN_S)
+        """Until it has ended. Raises TimeoutError, which says of what."""
+        until = time.monotonic() + timeout_s
+        while self.is_running():
+            if time.monotonic() > until:
+                age_s = time.monotonic() - self._started_s
+                raise TimeoutError(f"{self.name}{self._started_with}, started {age_s:.1f} s ago")
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def footprint(self) -> Footprint | None:
         """Now; None if it does not run."""

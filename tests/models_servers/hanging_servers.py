@@ -1,4 +1,4 @@
-"""Model servers whose steps take long: `python -m tests.models_servers.hanging_servers NAME PORT MAX_STEP_S`."""
+"""Model servers that hang: `python -m tests.models_servers.hanging_servers NAME PORT MAX_STEP_S`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 
 from tests.models_servers.stub_server import Silent
 from vfastml.engine.dispatch_replies import Finished
+from vfastml.models_servers import model_server
 from vfastml.models_servers.unsent_replies import WorkReply
 
 
@@ -57,6 +58,17 @@ class LoadsForASecond(Silent):
     def load(self) -> None:
         super().load()
         time.sleep(1.0)
+
+
+class NeverCloses(Silent):
+    """Not a thread of the process gets on when it should let go of the model."""
+
+    def load(self) -> None:
+        super().load()
+        model_server._CLOSING_S = 0.5
+
+    def close(self) -> None:
+        keep_for_ever()
 
 
 if __name__ == "__main__":

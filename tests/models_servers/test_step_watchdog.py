@@ -123,6 +123,15 @@ def test_hanging_step_ends_the_process_while_it_drains(tmp_path: Path) -> None:
         assert server.status() == 70
 
 
+def test_an_end_that_does_not_come_is_made(tmp_path: Path) -> None:
+    port = free_port()
+    with started(tmp_path, "NeverCloses", port, 60.0) as server, RawGateway(port) as gateway:
+        assert isinstance(gateway.next(), Hello)
+        server.process.terminate()
+        assert server.status() == 1
+    assert "in keep_for_ever" in server.output
+
+
 def test_process_that_was_stopped_in_a_step_goes_on(tmp_path: Path) -> None:
     port = free_port()
     with started(tmp_path, "WorksForASecond", port, 4.0) as server, RawGateway(port) as gateway:

@@ -7,6 +7,7 @@ simply map a list of inputs to a list of outputs, OneShotModelServer leaves only
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import queue
@@ -16,7 +17,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -47,6 +48,8 @@ EXIT_ENGINE_FATAL = 70
 _LONGEST_SLEEP_S = 0.5
 _LOOK_AGAIN_S = 0.05
 """While draining: how often to ask whether all has been said."""
+_CLOSING_S = 15.0
+"""To let go of everything. It takes two at the most."""
 
 
 class StartError(Exception):
@@ -179,10 +182,11 @@ class ModelServer:
             self._load_and_greet()
             self._serve()
         finally:
-            self._link.close()
-            if self._link.is_ready:
-                self._is_loaded = False
-                self.close()
+            with _bounded_end():
+                self._link.close()
+                if self._link.is_ready:
+                    self._is_loaded = False
+                    self.close()
 
     def submit(self, request: WorkReq) -> None:
         """Keeps a request for `run_until_idle`."""
@@ -328,6 +332,17 @@ class ModelServer:
         self._stop_at_s = time.monotonic() + self.drain_timeout_s
         self._link.drain("shutting down")
         self._inbox.put(Wake())
+
+
+@contextlib.contextmanager
+def _bounded_end() -> Iterator[None]:
+    """What takes too long ends the process, with every thread's stack on stderr: whoever has told it to stop waits."""
+    with contextlib.suppress(RuntimeError, ValueError, OSError):  # no stderr
+        faulthandler.dump_traceback_later(_CLOSING_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _own(kwargs: Any) -> Any:
