@@ -34,7 +34,7 @@ from benchmarks.probe import Probed, probe
 from benchmarks.progress import Bars
 from benchmarks.records import BenchmarkResult, Level
 from benchmarks.session import Plan, Session
-from benchmarks.stopping import INTERRUPTED
+from benchmarks.stopping import INTERRUPTED, until_stopped
 from benchmarks.workload_flags import add_workload_flags, workload_of, workload_settings
 
 _CONCURRENCY = [1, 8, 32]
@@ -47,17 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(given)
     args.seed = new_seed() if args.seed is None else args.seed
     benchmark = ServeBenchmark(args, given, Console())
+    status = until_stopped(lambda: _run(benchmark))
+    if status == INTERRUPTED:
+        benchmark.finish()  # shows what was measured
+    return status or benchmark.finish()
+
+
+def _run(benchmark: ServeBenchmark) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(benchmark.run())
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        benchmark.finish()
-        return INTERRUPTED
-    return benchmark.finish()
+    return 0
 
 
 class ServeBenchmark:
