@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.seed = new_seed() if args.seed is None else args.seed
     benchmark = ServeBenchmark(args, given, Console())
     status = until_stopped(lambda: _run(benchmark))
-    if status == INTERRUPTED:
-        benchmark.finish()  # shows what was measured
-    return status or benchmark.finish()
+    if status not in (0, INTERRUPTED):
+        return status
+    return max(status, benchmark.finish())  # stopped or not, what was measured is shown
 
 
 def _run(benchmark: ServeBenchmark) -> int:

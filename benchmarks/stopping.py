@@ -19,6 +19,9 @@ def until_stopped(program: Callable[[], int]) -> int:
             signal.signal(number, signal.default_int_handler)
         return program()
     except KeyboardInterrupt:
+        # Under `python -m`, the interpreter ends by the signal itself if that came while it ran code from a string, as
+        # dataclasses do when they are imported. It forgets that with the next such code.
+        exec("")
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:

@@ -226,8 +226,10 @@ def test_ctrl_c_shows_what_was_measured(tmp_path: Path) -> None:
     fake = FakeServer(trouble={8: "hang"})  # the third of the second run
     with serving(fake):
         command = [sys.executable, "-m", "benchmarks.serve", "--url", fake.url, "--output", str(tmp_path), *SMALL]
+        command += ["--concurrency", "1,2"]
+        in_the_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # where SIGINT is ignored at first
         process = subprocess.Popen(
-            [*command, "--concurrency", "1,2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*in_the_background, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         try:
             assert fake.hanging.wait(60)

@@ -87,7 +87,7 @@ class ChaosRun:
                 async with asyncio.timeout(_DISTURBANCE_S):
                     await disturbance(scene)
             except TimeoutError as error:
-                ledger.violate(f"{disturbance.__name__} did not come to its end {error}")
+                ledger.violate(f"{disturbance.__name__} did not come to its end: {error or 'too slow'}")
             await asyncio.sleep(scene.chance.uniform(0.1, 1.0))
 
     async def _watch(self, ledger: Ledger) -> None:

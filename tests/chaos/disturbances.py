@@ -14,7 +14,7 @@ from tests.chaos.network_faults import Garbled, Late, NetworkFault, Repeated, Sl
 from tests.chaos.processes import ServiceProcess
 from tests.chaos.proxy import ChaosProxy
 
-_DRAIN_S = 45.0
+_DRAIN_S = 40.0
 """A drain ends by itself after 30."""
 
 

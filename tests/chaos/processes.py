@@ -20,8 +20,6 @@ _JUMPING_CLOCK = Path(__file__).parent / "jumping_clock"
 _FULL_DISK = Path("/dev/full")
 _GOOD_ENDS = (-signal.SIGKILL, 0)
 _LOOK_AGAIN_S = 0.05
-_NEWBORN_S = 2.0
-"""Until then an interpreter may not have come to the program's first line, and the system ends it at SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class ServiceProcess:
 
     def terminate(self) -> None:
         """SIGTERM: it drains."""
-        if time.monotonic() - self._started_s < _NEWBORN_S:
+        if not self._heeds(signal.SIGTERM):  # the interpreter has not come to the program's first lines
             self._good_ends = (*_GOOD_ENDS, -signal.SIGTERM)
         self._signal(signal.SIGTERM)
 
@@ -114,6 +112,13 @@ class ServiceProcess:
     def tracebacks(self) -> int:
         """In all of its log."""
         return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
+
+    def _heeds(self, number: signal.Signals) -> bool:
+        """Whether the process has a handler, or else the system ends it."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+        return True
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self.is_running():

@@ -49,7 +49,7 @@ _LONGEST_SLEEP_S = 0.5
 _LOOK_AGAIN_S = 0.05
 """While draining: how often to ask whether all has been said."""
 _CLOSING_S = 15.0
-"""To let go of everything. It takes two at the most."""
+"""To let go of everything: the link takes two at the most, the rest is the author's `close`."""
 
 
 class StartError(Exception):
@@ -138,7 +138,7 @@ class ModelServer:
         raise TypeError(f"{type(self).__name__} must define step()")
 
     def close(self) -> None:
-        """Lets go of what `load` took; not called if that failed."""
+        """Lets go of what `load` took, within 15 s at the end of `run_forever`; not called if that failed."""
 
     def served_models(self) -> list[ServedModel]:
         """The models of Hello: the first name is the id, the others aliases; clients may use the uri too."""
@@ -171,8 +171,8 @@ class ModelServer:
         self._link.report(phase, progress)
 
     def run_forever(self) -> None:
-        """Serves until SIGTERM or Ctrl-C, then finishes what is open and returns. Exits with 1 if it cannot start, and
-        with 70 if the model breaks or one of its steps does not end."""
+        """Serves until SIGTERM or Ctrl-C, then finishes what is open and returns. Exits with 1 if it cannot start or
+        does not come to its end, and with 70 if the model breaks or one of its steps does not end."""
         configure_logging(self.log_level)
         # A busy Python thread otherwise keeps the interpreter from the others for 5 ms at a time.
         sys.setswitchinterval(1e-4)
