@@ -98,6 +98,8 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     completion_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens whose KV came from the prefix cache."""
+    reasoning_tokens: int = 0
+    """Generated ones that went into `Delta.reasoning`."""
 
 
 class Timings(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -119,6 +121,41 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True)
     """How many choices the request gets: its `n`, or the server's default."""
 
 
+class TokenLogprob(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A token that was, or could have been, chosen."""
+
+    token_id: int
+    token: bytes
+    """Its text, which need not be whole characters."""
+    logprob: float
+    """Natural, by the model itself: before any penalty, bias, constraint, temperature or cut. -9999.0 stands for minus
+    infinity."""
+
+
+class PlaceLogprobs(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One place in a text."""
+
+    chosen: TokenLogprob
+    rank: int
+    """Of the chosen one among all tokens: 1 is the most probable; 0: the first token of a text, before which there is
+    nothing, has no log probability."""
+    top: list[TokenLogprob] = []
+    """As many as were asked for, the most probable first."""
+
+
+class ToolCallPiece(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """New text of one tool call."""
+
+    index: int
+    """Of the call within its choice, from 0 on."""
+    id: str = ""
+    """Only in the first piece of a call."""
+    name: str = ""
+    """Only in the first piece of a call: whole."""
+    arguments: str = ""
+    """JSON text; the joined pieces of a call are one value."""
+
+
 class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """New text of one choice. The last one of a choice has a finish_reason."""
 
@@ -127,12 +164,22 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     text: str = ""
     token_ids: list[int] | None = None
     finish_reason: str | None = None
-    """`stop` or `length`."""
-    stop_reason: str | None = None
-    """The stop string that ended it, if one did."""
+    """`stop`, `length` or `tool_calls`."""
+    stop_reason: str | int | None = None
+    """The stop string or stop token that ended it, if one did; `repetition`."""
     scores: list[float] | None = None
     """Only with `output_scores`: for each token of this delta, its natural log probability by the model itself, before
     any penalty, bias, temperature or cut."""
+    logprobs: list[PlaceLogprobs] | None = None
+    """One for each token of this delta; only with `logprobs` in the sampling parameters."""
+    prompt_logprobs: list[PlaceLogprobs] | None = None
+    """In the first delta of each choice, one for each of the prompt's tokens; only with `prompt_logprobs` in the
+    sampling parameters."""
+    reasoning: str = ""
+    """What the model thinks, with `splits_reasoning`."""
+    tool_calls: list[ToolCallPiece] | None = None
+    score: float | None = None
+    """Of a beam, in its last delta: see BeamSearch.length_penalty."""
 
 
 class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -172,6 +219,8 @@ class Tokenized(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True
     request_id: str
     tokens: list[int]
     max_model_len: int
+    text: str | None = None
+    """The prompt, or the rendered messages; only with `with_text`."""
 
 
 class Detokenized(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):

@@ -6,10 +6,11 @@ Every struct here crosses the wire as msgpack (see wire.py): plain values, text 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
+from vfastml.engine.repetition_detection import RepetitionDetection
 from vfastml.engine.text_parameters import check_token_bounds, checked
 from vfastml.errors import InvalidRequestError
 
@@ -19,7 +20,8 @@ class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_
     default named here, decide."""
 
     max_tokens: int | None = None
-    """Most tokens to generate; default and upper bound: the room left in the context."""
+    """Most tokens to generate; default and upper bound: the room left in the context. 0 only computes the prompt, for
+    `prompt_logprobs`."""
     min_tokens: int | None = None
     """End tokens and stop strings are not honoured before this many tokens; default 0."""
     temperature: float | None = None
@@ -45,6 +47,85 @@ class SamplingParams(msgspec.Struct, array_like=True, frozen=True, gc=False, kw_
     at max_tokens. Default: no limit."""
     output_scores: bool | None = None
     """Fill `Delta.scores`; default False."""
+    min_p: float | None = None
+    """Keep tokens with at least this share of the most probable token's probability, 0 <= min_p <= 1; default 0."""
+    typical_p: float | None = None
+    """Keep the smallest set of tokens nearest to the distribution's entropy whose probability reaches this, 0 <
+    typical_p <= 1 (Meister et al. 2022); default 1.0."""
+    frequency_penalty: float | None = None
+    """Taken from a token's logit for each time that the generated text has it, -2 to 2; default 0."""
+    presence_penalty: float | None = None
+    """Taken from a token's logit once if the generated text has it, -2 to 2; default 0."""
+    allowed_token_ids: tuple[int, ...] | None = None
+    """No other token is chosen; end tokens must be named too. Default: all are allowed."""
+    bad_words: tuple[str, ...] | None = None
+    """Words that the text never has, each of them as tokens with and without a space before it; default none."""
+    stop_token_ids: tuple[int, ...] | None = None
+    """Generation ends after one of these, whose text is left out; default none."""
+    include_stop_str_in_output: bool | None = None
+    """The stop string, or the text of the stop token, is part of the text; default False."""
+    logprobs: int | None = None
+    """Fill `Delta.logprobs`, with this many most probable tokens beside each chosen one, 0 to 20; default: do not."""
+    prompt_logprobs: int | None = None
+    """Fill `Delta.prompt_logprobs` of each choice's first delta, with this many most probable tokens beside each of the
+    prompt's, 0 to 20; default: do not."""
+    skip_special_tokens: bool | None = None
+    """Leave special tokens out of the text; default True."""
+    repetition_detection: RepetitionDetection | None = None
+    """End choices that go round in circles; default: do not."""
+
+
+class BeamSearch(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Choose the most probable texts instead of single tokens, as transformers' beam search does; `n` of them are
+    answered, the best first."""
+
+    width: int
+    """Beams, at least 2, in all groups together."""
+    length_penalty: float = 1.0
+    """A text's score is its summed log probability over its length to this power."""
+    early_stopping: bool | Literal["never"] = False
+    """When `width` texts have ended: True ends at once, False when no other is likely to get better, `never` when none
+    can."""
+    groups: int = 1
+    """Diverse beam search (Vijayakumar et al. 2018): divides `width`."""
+    diversity_penalty: float = 0.0
+    """Taken from a token's log probability for each beam of an earlier group that has chosen it in this step."""
+
+
+ConstraintKind = Literal["json_object", "json_schema", "regex", "choice", "grammar", "structural_tag"]
+
+
+class Constraint(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a text must be; tokens that would lead elsewhere are never chosen."""
+
+    kind: ConstraintKind
+    text: str = ""
+    """The schema, the list of choices or the structural tag as JSON; the regex; the grammar (EBNF, or Lark's form).
+    Nothing for `json_object`."""
+
+
+class ToolUse(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Functions that the model may call."""
+
+    tools: list[dict[str, Any]]
+    """As OpenAI's chat completions describe them: {"type": "function", "function": {"name", "description",
+    "parameters", "strict"}}."""
+    choice: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
+    """With `required`: the one function that must be called."""
+    parallel: bool = True
+    """There may be more than one call."""
+
+
+class TemplateOptions(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How messages are rendered with the model's chat template."""
+
+    kwargs: dict[str, Any] = {}
+    """For the template. Names that the operator or the template does not know are refused."""
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    """The last message is the beginning of the answer."""
+    documents: list[dict[str, Any]] | None = None
 
 
 class TextGenerationForward(msgspec.Struct, frozen=True, gc=False):
@@ -151,6 +232,22 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     forward_params: TextGenerationForward | None = None
     """Another way to say `sampling`, `n` and `stream`: what it asks for is there, and this is None, once the request is
     made."""
+    best_of: int | None = None
+    """Generate so many choices and answer the `n` with the highest mean log probability; not with `stream`."""
+    beams: BeamSearch | None = None
+    constraint: Constraint | None = None
+    tool_use: ToolUse | None = None
+    """For `messages` only."""
+    template: TemplateOptions = TemplateOptions()
+    """For `messages` only."""
+    add_special_tokens: bool = True
+    """For `prompt` only: chat templates write their own."""
+    truncate_prompt_tokens: int | None = None
+    """Keep only so many of the prompt's last tokens; -1: as many as the context can take."""
+    suffix: str | None = None
+    """For `prompt` only: what comes after the text that is asked for, where the model was trained to fill in."""
+    splits_reasoning: bool = False
+    """What the model thinks goes into `Delta.reasoning` instead of `Delta.text`, where it marks it."""
 
     def __post_init__(self) -> None:
         if self.forward_params is not None:
@@ -166,6 +263,12 @@ class TokenizeReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw
     messages: list[dict[str, Any]] | str | None = None
     add_special_tokens: bool = True
     """For `prompt` only: chat templates write their own."""
+    template: TemplateOptions = TemplateOptions()
+    """For `messages` only."""
+    tools: list[dict[str, Any]] = []
+    """For `messages` only: described to the model as those of ToolUse are."""
+    with_text: bool = False
+    """Fill `Tokenized.text`."""
 
 
 class DetokenizeReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):

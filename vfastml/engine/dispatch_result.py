@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from vfastml.engine.dispatch_replies import (
     Accepted,
@@ -13,6 +13,7 @@ from vfastml.engine.dispatch_replies import (
     Failed,
     Finished,
     Output,
+    PlaceLogprobs,
     Terminal,
     Timings,
     Tokenized,
@@ -26,6 +27,7 @@ from vfastml.engine.dispatch_requests import (
     TokenizeReq,
     WorkReq,
 )
+from vfastml.engine.merged_deltas import merged
 from vfastml.errors import InternalServerError, VFastMLError, from_kind
 
 ANSWER_TO: dict[type[WorkReq], type[Terminal]] = {
@@ -37,7 +39,14 @@ ANSWER_TO: dict[type[WorkReq], type[Terminal]] = {
 }
 """The terminal of a request that succeeds."""
 
-_T = TypeVar("_T")
+
+@dataclass(slots=True)
+class ToolCall:
+    """A function that the model wants called; `arguments` are JSON text."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(slots=True)
@@ -49,9 +58,17 @@ class TextChoice:
     token_ids: list[int] | None
     """Only with `return_token_ids`."""
     finish_reason: str | None
-    stop_reason: str | None
+    stop_reason: str | int | None
     scores: list[float] | None = None
     """One for each token; only with `output_scores`."""
+    logprobs: list[PlaceLogprobs] | None = None
+    """One for each token; only with `logprobs`."""
+    prompt_logprobs: list[PlaceLogprobs] | None = None
+    """One for each token of the prompt; only with `prompt_logprobs`."""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    score: float | None = None
+    """Of a beam: its summed log probability over its length to the power of `length_penalty`."""
 
 
 @dataclass(slots=True)
@@ -167,17 +184,17 @@ def _choices(deltas: Iterable[Delta]) -> list[TextChoice]:
 
 
 def _choice(index: int, deltas: list[Delta]) -> TextChoice:
+    whole = merged(deltas)
     return TextChoice(
         index=index,
-        text="".join(delta.text for delta in deltas),
-        token_ids=_joined([delta.token_ids for delta in deltas]),
-        finish_reason=deltas[-1].finish_reason,
-        stop_reason=deltas[-1].stop_reason,
-        scores=_joined([delta.scores for delta in deltas]),
+        text=whole.text,
+        token_ids=whole.token_ids,
+        finish_reason=whole.finish_reason,
+        stop_reason=whole.stop_reason,
+        scores=whole.scores,
+        logprobs=whole.logprobs,
+        prompt_logprobs=whole.prompt_logprobs,
+        reasoning=whole.reasoning,
+        tool_calls=[ToolCall(piece.id, piece.name, piece.arguments) for piece in whole.tool_calls or ()],
+        score=whole.score,
     )
-
-
-def _joined(parts: list[list[_T] | None]) -> list[_T] | None:
-    """One list; None if there was nothing to join."""
-    given = [part for part in parts if part is not None]
-    return [item for part in given for item in part] if given else None

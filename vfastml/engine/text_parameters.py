@@ -13,10 +13,16 @@ from typing import Any
 
 import msgspec
 
+from vfastml.engine.repetition_detection import RepetitionDetection
 from vfastml.errors import InvalidRequestError
 
 MAX_BIASED_TOKENS = 300
 """Entries of logit_bias."""
+MAX_STOP_TOKENS = 128
+"""Entries of stop_token_ids."""
+MAX_BAD_WORDS = 256
+MAX_LOGPROBS = 20
+"""Alternatives of each token."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -36,7 +42,7 @@ def _is_bias(bias: Mapping[int, float]) -> bool:
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "max_tokens": Parameter(int, "a whole number, at least 1", lambda count: count >= 1),
+    "max_tokens": Parameter(int, "a whole number, at least 0", lambda count: count >= 0),
     "min_tokens": Parameter(int, "a whole number, at least 0", lambda count: count >= 0),
     "max_time": Parameter(float, "a number of seconds, more than 0", lambda seconds: 0.0 < seconds < math.inf),
     "num_generations": Parameter(int, "a whole number, at least 1", lambda count: count >= 1),
@@ -52,6 +58,30 @@ PARAMETERS: Mapping[str, Parameter] = {
     "stop": Parameter(tuple[str, ...], "a list of strings, none of them empty", all),
     "ignore_eos": Parameter(bool, "true or false"),
     "output_scores": Parameter(bool, "true or false"),
+    "min_p": Parameter(float, "a number between 0 and 1", lambda share: 0.0 <= share <= 1.0),
+    "typical_p": Parameter(float, "a number, more than 0 and at most 1", lambda share: 0.0 < share <= 1.0),
+    "frequency_penalty": Parameter(float, "a number between -2 and 2", lambda penalty: -2.0 <= penalty <= 2.0),
+    "presence_penalty": Parameter(float, "a number between -2 and 2", lambda penalty: -2.0 <= penalty <= 2.0),
+    "allowed_token_ids": Parameter(tuple[int, ...], "a list of token ids, not empty", bool),
+    "bad_words": Parameter(
+        tuple[str, ...],
+        f"a list of at most {MAX_BAD_WORDS} strings, none of them empty",
+        lambda words: all(words) and len(words) <= MAX_BAD_WORDS,
+    ),
+    "stop_token_ids": Parameter(
+        tuple[int, ...], f"a list of at most {MAX_STOP_TOKENS} token ids", lambda ids: len(ids) <= MAX_STOP_TOKENS
+    ),
+    "include_stop_str_in_output": Parameter(bool, "true or false"),
+    "logprobs": Parameter(int, f"a whole number between 0 and {MAX_LOGPROBS}", range(MAX_LOGPROBS + 1).__contains__),
+    "prompt_logprobs": Parameter(
+        int, f"a whole number between 0 and {MAX_LOGPROBS}", range(MAX_LOGPROBS + 1).__contains__
+    ),
+    "skip_special_tokens": Parameter(bool, "true or false"),
+    "repetition_detection": Parameter(
+        RepetitionDetection,
+        "max_pattern_size and min_pattern_size (1 to 256) and min_count (2 to 64)",
+        lambda detection: detection.is_sound,
+    ),
     "stream": Parameter(bool, "true or false"),
     "use_cache": Parameter(bool, "true: the cache of keys and values cannot be turned off", bool),
 }
