@@ -1,0 +1,85 @@
+"""From a request's constraint to what keeps a text to it, by llguidance.
+
+Compiling takes a millisecond, and less than half a second for the worst that the bounds let through (measured: see
+docs/dependencies.md); all of it without Python's lock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+import llguidance.hf
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from transformers import PreTrainedTokenizerFast
+
+from vfastml.engine.dispatch_requests import Constraint
+from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine.constraints.grammar_matcher import GrammarMatcher
+from vfastml.text_engine.constraints.grammars import PARAM, grammar_of
+
+_CACHED = 256
+_QUOTED = re.compile(r"\"[^\"]*\"?|`[^`]*`?|'[^']*'?")
+
+
+class ConstraintCompiler:
+    """Compiles for one tokenizer, and keeps what it has compiled last. Safe to use from several threads.
+
+    `vocab_size` is the model's, which may be more than the tokenizer has; `end_token_ids` may come where a text may
+    end. The tokenizer's tokens are read in the background; the first constraint waits for that.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, end_token_ids: tuple[int, ...]) -> None:
+        ends = list(end_token_ids) or None
+        size = max(vocab_size, len(tokenizer))
+        self._num_words = -(-size // 32)
+        reader = ThreadPoolExecutor(1, thread_name_prefix="constraint-tokens")
+        self._tokenizer: Future[LLTokenizer] = reader.submit(
+            llguidance.hf.from_tokenizer, tokenizer, n_vocab=size, eos_token=ends
+        )
+        reader.shutdown(wait=False)
+        self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
+        self._lock = Lock()
+
+    def matcher(self, constraint: Constraint) -> GrammarMatcher:
+        """Of a text at its beginning. Raises InvalidRequestError for a constraint that is wrong or beyond the bounds,
+        and UnsupportedError for a model whose tokens are not understood."""
+        with self._lock:
+            found = self._compiled.get(constraint)
+            if found is not None:
+                self._compiled.move_to_end(constraint)
+        if found is None:
+            found = self._compile(constraint)
+            self._keep(constraint, found)
+        return GrammarMatcher(found.deep_copy(), self._num_words)
+
+    def _keep(self, constraint: Constraint, compiled: LLMatcher) -> None:
+        with self._lock:
+            self._compiled[constraint] = compiled
+            if len(self._compiled) > _CACHED:
+                self._compiled.popitem(last=False)
+
+    def _compile(self, constraint: Constraint) -> LLMatcher:
+        try:
+            tokenizer = self._tokenizer.result()
+        except Exception as error:
+            raise UnsupportedError("Constraints are not supported for this model's tokenizer.", param=PARAM) from error
+        state = LLMatcher(tokenizer, grammar_of(constraint), log_level=0)
+        if not state.is_error():
+            # Some grammars allow no text at all, which is found out with the first mask.
+            first = np.zeros(self._num_words, dtype=np.int32)
+            state.unsafe_compute_mask_ptr(first.ctypes.data, first.nbytes)
+        if state.is_error():
+            raise InvalidRequestError(f"The {constraint.kind} cannot be used: {_reason(state)}.", param=PARAM)
+        return state
+
+
+def _reason(state: LLMatcher) -> str:
+    """The library's own words, without what the client has sent."""
+    words = _QUOTED.sub("...", state.get_error().split("\n")[0])
+    if words.startswith("NoExtension"):
+        return "no text would do"
+    return words.strip(" :[(.,")[:160] or "it is malformed"
