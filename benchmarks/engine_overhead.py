@@ -6,7 +6,7 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -47,6 +47,16 @@ class FreeModel:
     def parts(self) -> dict[str, tuple[object, str]]:
         """See Runner."""
         return {}
+
+
+class _NoWords:
+    """Vocabulary without text."""
+
+    def detokenizer(self, prompt: Sequence[int], *, keeps_special: bool = False) -> Detokenizer:
+        return _NoText()
+
+    def token_bytes(self, token: int) -> bytes:
+        return b""
 
 
 class _NoText:
@@ -91,7 +101,7 @@ def _requests_s(caching: bool, input_tokens: int, output_tokens: int, rng: rando
     length = input_tokens + output_tokens
     # as many blocks as two of them fill: each but the first takes blocks in which an earlier text lies
     limits = Limits(length, 1, length, 2 * -(-length // BLOCK_SIZE), BLOCK_SIZE)
-    engine = TextEngine(FreeModel([1]), lambda prompt: _NoText(), limits, (), enable_prefix_caching=caching)
+    engine = TextEngine(FreeModel([1]), _NoWords(), limits, (), enable_prefix_caching=caching)
     times = []
     for number in range(_REQUESTS):
         prompt = [rng.randrange(1 << 16) for _ in range(input_tokens)]
@@ -108,7 +118,7 @@ def _decoding_engine(model: FreeModel, sequences: int, steps: int, rng: random.R
     max_tokens = steps + _WARM_UP_STEPS
     num_blocks = sequences * (-(-(PROMPT_TOKENS + max_tokens) // BLOCK_SIZE) + 1)
     limits = Limits(PROMPT_TOKENS + max_tokens, sequences, sequences * PROMPT_TOKENS, num_blocks, BLOCK_SIZE)
-    engine = TextEngine(model, lambda prompt: _NoText(), limits, ())
+    engine = TextEngine(model, _NoWords(), limits, ())
     for number in range(sequences):
         prompt = rng.choices(range(vocab_size), k=PROMPT_TOKENS)
         engine.add(greedy_request(f"{number}", prompt, max_tokens))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_engine import TextEngine
-from vfastml.text_engine.text_request import EncodedRequest
 
 
 def greedy_request(

@@ -16,13 +16,13 @@ from vfastml.engine.dispatch_result import GatheredReplies, TextGenerationResult
 from vfastml.errors import InvalidRequestError, UserError
 from vfastml.model_store import DEFAULT_MODEL, profiles_folder, resolve_model
 from vfastml.model_store.progress import PhaseLines
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import load_engine
 from vfastml.text_engine.forward_defaults import forward_defaults
 from vfastml.text_engine.load_options import engine_config_for, load_options
 from vfastml.text_engine.local_engine import LocalEngine
 from vfastml.text_engine.request_encoder import RequestEncoder
-from vfastml.text_engine.text_request import EncodedRequest
 
 Message = dict[str, Any]
 Conversation = str | Sequence[Message]
@@ -61,7 +61,7 @@ class LLM:
         self.model = stored.model_id
         self.limits = loaded.limits
         self.device, self.dtype = loaded.device, loaded.dtype
-        self._encoder = RequestEncoder(loaded.encoder, loaded.limits, defaults)
+        self._encoder = RequestEncoder(loaded.encoder, loaded.limits, defaults, loaded.compiler)
         self._engine = LocalEngine(loaded.engine, self.model)
         self._numbers = itertools.count()
         phases(f"{self.model} is ready on {self.device} in {self.dtype}")

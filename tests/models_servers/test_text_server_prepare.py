@@ -19,8 +19,8 @@ from vfastml.engine.dispatch_requests import (
 )
 from vfastml.errors import InvalidRequestError, UnsupportedError, VFastMLError
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
-from vfastml.text_engine.text_request import EncodedRequest
 
 MAX_LEN, MAX_SEQS, VOCAB = 64, 4, 259
 DEFAULTS = {"temperature": 0.0, "top_p": 0.5, "max_tokens": 7, "stop": ["END"]}

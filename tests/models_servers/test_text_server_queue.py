@@ -8,8 +8,8 @@ from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.errors import RateLimitError
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
 from vfastml.models_servers.server_link import SizedWork
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.sampling import Sampling
-from vfastml.text_engine.text_request import EncodedRequest
 
 
 def test_a_request_may_come_to_its_prompt_and_the_answers_of_all_its_choices() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.text_engine.constraints.token_matcher import TokenMatcher
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
 from vfastml.text_engine.sampling import settle_sampling
-from vfastml.text_engine.text_request import EncodedRequest
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -43,13 +44,20 @@ class EngineDriver:
         asked = EngineConfig(**{"device": "cpu", "measure_limits": "never", **config})
         return cls(load_engine(folder, asked, lambda phase: None))
 
-    def add(self, prompt: Sequence[int], sampling: SamplingParams = GREEDY, **fields: Any) -> str:
+    def add(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParams = GREEDY,
+        *,
+        matcher: TokenMatcher | None = None,
+        **fields: Any,
+    ) -> str:
         request_id = f"r{len(self.answers)}"
         request = TextGenerationReq(request_id=request_id, return_token_ids=True, sampling=sampling, **fields)
         room = self.loaded.limits.max_model_len - len(prompt)
         settled = settle_sampling(sampling, SamplingParams(), room=room)
         self.answers[request_id] = Answer()
-        self.engine.add(EncodedRequest(request, list(prompt), settled, num_choices=request.n or 1))
+        self.engine.add(EncodedRequest(request, list(prompt), settled, num_choices=request.n or 1, matcher=matcher))
         return request_id
 
     def step(self) -> list[Delta | Finished | Failed]:

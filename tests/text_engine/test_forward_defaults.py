@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationForward
+from vfastml.engine.repetition_detection import RepetitionDetection
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.forward_defaults import ForwardDefaults, forward_defaults
 
@@ -24,6 +25,18 @@ OPTIONS: dict[str, Any] = {
     "logit_bias": {3: 2.0},
     "max_time": 2.5,
     "output_scores": True,
+    "min_p": 0.1,
+    "typical_p": 0.9,
+    "frequency_penalty": 0.5,
+    "presence_penalty": -0.5,
+    "allowed_token_ids": (1, 2),
+    "bad_words": ("a", "b"),
+    "stop_token_ids": (3,),
+    "include_stop_str_in_output": True,
+    "logprobs": 3,
+    "prompt_logprobs": 0,
+    "skip_special_tokens": False,
+    "repetition_detection": RepetitionDetection(4),
 }
 
 
@@ -67,7 +80,7 @@ def test_values_as_json_writes_them() -> None:
 
 @pytest.mark.parametrize("name", ["foo", "num_beams", "", 5])
 def test_unknown_option_is_named(name: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=f"model_forward_kwargs has an unknown option {name!r}; known are ig"):
+    with pytest.raises(InvalidRequestError, match=f"model_forward_kwargs has an unknown option {name!r}; known are al"):
         forward_defaults({name: 1})
 
 

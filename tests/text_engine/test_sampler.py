@@ -12,8 +12,10 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from tests.oracle import logits_processors
-from vfastml.text_engine import sampler
-from vfastml.text_engine.sampler import Draw, Sampler, uniform
+from vfastml.text_engine import sampler, truncation
+from vfastml.text_engine.draw import Draw
+from vfastml.text_engine.logits_processors import alter
+from vfastml.text_engine.sampler import Sampler, uniform
 from vfastml.text_engine.sampling import SampledToken, Sampling
 from vfastml.text_engine.scheduler import ScheduledRow
 from vfastml.text_engine.sequence import Sequence as TokenSequence
@@ -74,7 +76,7 @@ def test_flat_distribution_is_sorted_whole(monkeypatch: pytest.MonkeyPatch) -> N
     logits = random_logits(2, 5000, scale=0.01)
     expected = warped_by_transformers(logits, 1.0, 0, 0.9)
     got = drawn_probabilities(monkeypatch, logits, 1.0, 0, 0.9)
-    assert int((got[0] > 0).sum()) > sampler._CANDIDATES
+    assert int((got[0] > 0).sum()) > truncation._CANDIDATES
     # Near the cut, both sums of 4,500 like probabilities are rounded.
     assert ((got > 0) != (expected > 0)).sum() <= 4
     assert (got - expected).abs().max() < 1e-3
@@ -149,7 +151,7 @@ def test_altered_logits_are_those_of_transformers(penalty: float, bias: dict[int
     logits, tokens = random_logits(1, 50), [4, 9, 9, 30, 31, 4]
     sequence_bias = {(token,): value for token, value in bias.items()} or None
     expected = logits_processors(penalty, sequence_bias)(torch.tensor([tokens]), logits.clone())
-    sampler._alter(logits[0], draw(tokens=tokens, repetition_penalty=penalty, logit_bias=bias))
+    alter(logits[0], draw(tokens=tokens, repetition_penalty=penalty, logit_bias=bias))
     assert torch.equal(logits, expected)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from vfastml.engine.dispatch_requests import SamplingParams
+from vfastml.engine.repetition_detection import RepetitionDetection
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.sampling import Sampling, settle_sampling
 
@@ -32,6 +33,18 @@ FIELDS: dict[str, tuple[Any, Any]] = {
     "logit_bias": ({}, {3: 1.0}),
     "max_time": (1.0, 2.0),
     "output_scores": (False, True),
+    "min_p": (0.1, 0.2),
+    "typical_p": (0.5, 0.9),
+    "frequency_penalty": (0.5, 1.0),
+    "presence_penalty": (-0.5, 1.0),
+    "allowed_token_ids": ((1,), (1, 2)),
+    "bad_words": (("a",), ("b", "c")),
+    "stop_token_ids": ((), (3,)),
+    "include_stop_str_in_output": (False, True),
+    "logprobs": (0, 5),
+    "prompt_logprobs": (0, 2),
+    "skip_special_tokens": (True, False),
+    "repetition_detection": (RepetitionDetection(4), RepetitionDetection(8, 2, 3)),
 }
 
 
@@ -84,7 +97,6 @@ def test_seed_is_drawn_anew() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_tokens", 0),
         ("max_tokens", -1),
         ("min_tokens", -1),
         ("temperature", -0.1),

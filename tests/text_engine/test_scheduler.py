@@ -57,14 +57,19 @@ class FakeModel:
         scheduler.commit(batch)
         for row in batch.rows:
             if row.samples:
-                sampled = [row.sequence, *scheduler.fork(row.sequence, row.sequence.forks)]
-                for number, sequence in enumerate(sampled):
-                    sequence.tokens.append(hash((sequence.request_id, number, len(sequence.tokens))) % 7)
+                self._sampled(scheduler, row.sequence)
         return sum(row.num_tokens for row in batch.rows)
+
+    def _sampled(self, scheduler: Scheduler, first: Sequence) -> None:
+        if first.num_candidates:
+            scheduler.hold(first)
+            return
+        for number, sequence in enumerate([first, *scheduler.fork(first, first.forks)]):
+            sequence.tokens.append(hash((sequence.request_id, number, len(sequence.tokens))) % 7)
 
 
 def live(scheduler: Scheduler) -> list[Sequence]:
-    return [*scheduler.running, *sorted(scheduler.waiting, key=lambda sequence: sequence.order)]
+    return [*scheduler.running, *scheduler.held, *sorted(scheduler.waiting, key=lambda sequence: sequence.order)]
 
 
 @pytest.mark.parametrize("failures", [0.0, 0.2])

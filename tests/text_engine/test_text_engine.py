@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence as PySequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,16 +17,16 @@ from tests.text_engine.engine_driver import Answer, EngineDriver
 from tests.tiny_models import byte_tokenizer
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
-from vfastml.text_engine import text_request
+from vfastml.text_engine import open_request
 from vfastml.text_engine.batch_inputs import build_batch_inputs
-from vfastml.text_engine.detokenizer import Decode, NewDetokenizer, WindowDetokenizer
+from vfastml.text_engine.detokenizer import Decode, Detokenizer, Vocabulary, WindowDetokenizer
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_loader import LoadedEngine
 from vfastml.text_engine.prompt_encoder import PromptEncoder
 from vfastml.text_engine.sampling import SampledToken, Sampling, settle_sampling
 from vfastml.text_engine.scheduler import ScheduledBatch
 from vfastml.text_engine.sequence import Sequence
 from vfastml.text_engine.text_engine import TextEngine
-from vfastml.text_engine.text_request import EncodedRequest
 
 WORDS = ["</s>", "he", "ll", "o w", "orld", "!", " a", "b", "bomb"]
 END, HE, LL, O_W, ORLD, BANG, A, B, BOMB = range(len(WORDS))
@@ -51,6 +51,19 @@ def saying(*tokens: int) -> Script:
 def wandering(sequence: Sequence, choice: int) -> int:
     """Something that depends on all tokens so far, as a model's would."""
     return 1 + hash((tuple(sequence.tokens), choice if not sequence.num_generated else 0)) % (BOMB - 1)
+
+
+class Words:
+    """A vocabulary that is decoded so."""
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+
+    def detokenizer(self, prompt: PySequence[int], *, keeps_special: bool = False) -> Detokenizer:
+        return WindowDetokenizer(self._decode, prompt)
+
+    def token_bytes(self, token: int) -> bytes:
+        return WORDS[token % len(WORDS)].encode()
 
 
 class ScriptedRunner:
@@ -80,7 +93,7 @@ def scripted(
     max_model_len: int = 256,
 ) -> EngineDriver:
     limits = Limits(max_model_len, max_num_seqs, budget, num_blocks, BLOCK)
-    engine = TextEngine(ScriptedRunner(script), partial(WindowDetokenizer, decode), limits, [END])
+    engine = TextEngine(ScriptedRunner(script), Words(decode), limits, [END])
     return EngineDriver(LoadedEngine(engine, PromptEncoder(byte_tokenizer()), limits, "cpu", "float32", "hf"))
 
 
@@ -160,7 +173,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(text_request, "time", self)
+        monkeypatch.setattr(open_request, "time", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -343,13 +356,13 @@ def test_request_that_fails_while_it_forks_leaves_nothing_behind(monkeypatch: py
     driver = scripted(wandering)
     request_id = driver.add([A] * 5, SamplingParams(max_tokens=5), n=3)
 
-    class SecondForkFails(text_request.Choice):
-        def __init__(self, sequence: Sequence, encoded: EncodedRequest, new: NewDetokenizer) -> None:
-            super().__init__(sequence, encoded, new)
+    class SecondForkFails(open_request.Choice):
+        def __init__(self, sequence: Sequence, encoded: EncodedRequest, vocabulary: Vocabulary) -> None:
+            super().__init__(sequence, encoded, vocabulary)
             if sequence.index == 2:
                 raise RuntimeError("no third choice")
 
-    monkeypatch.setattr(text_request, "Choice", SecondForkFails)
+    monkeypatch.setattr(open_request, "Choice", SecondForkFails)
     driver.run()
     assert isinstance(driver.answers[request_id].end, Failed)
 

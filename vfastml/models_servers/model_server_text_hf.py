@@ -14,13 +14,13 @@ from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, profiles_folder,
 from vfastml.models_servers.model_server import ModelServer, StartError
 from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import load_engine
 from vfastml.text_engine.forward_defaults import forward_defaults
 from vfastml.text_engine.load_options import engine_config_for, load_options
 from vfastml.text_engine.request_encoder import RequestEncoder
 from vfastml.text_engine.step_trace import StepTrace, writable_folder
-from vfastml.text_engine.text_request import EncodedRequest
 
 
 class TextGenerationModelServerHF(ModelServer):
@@ -61,7 +61,9 @@ class TextGenerationModelServerHF(ModelServer):
         )
         self._engine = self._loaded.engine
         self._trace = None if trace_into is None else StepTrace(self._engine, trace_into)
-        self._request_encoder = RequestEncoder(self._loaded.encoder, self._loaded.limits, defaults)
+        self._request_encoder = RequestEncoder(
+            self._loaded.encoder, self._loaded.limits, defaults, self._loaded.compiler
+        )
 
     def prepare(self, request: WorkReq) -> Work | Answer:
         """See ModelServer."""

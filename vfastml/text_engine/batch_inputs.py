@@ -10,8 +10,22 @@ import numpy.typing as npt
 import torch
 
 from vfastml.text_engine.scheduler import ScheduledBatch
+from vfastml.text_engine.sequence import Sequence
 
 Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPiece:
+    """A part of a prompt whose own log probabilities are asked for: the logits of one token say how likely the next
+    was."""
+
+    sequence: Sequence
+    start: int
+    """The first token that is rated."""
+    stop: int
+    first_logits: int
+    """Which of the step's logits rate it; the next ones rate those after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,8 @@ class BatchInputs:
     slots: torch.Tensor
     """[T] int64: where the KV of each token goes, block * block_size + offset."""
     logits_index: torch.Tensor
-    """[S] int64: the last token of each row that samples."""
+    """[S] int64, ascending, none twice: the last token of each row that samples, and those that rate the tokens of
+    `prompt_pieces`."""
     query_starts: Int32Array
     """[R + 1]: row r's tokens are query_starts[r]:query_starts[r + 1]. The first is 0, the last T."""
     context_lens: Int32Array
@@ -37,15 +52,21 @@ class BatchInputs:
     """The blocks of all rows, one row after the other; of each as many as its context needs."""
     block_starts: Int32Array
     """[R + 1]: row r's blocks are block_tables[block_starts[r]:block_starts[r + 1]]."""
+    prompt_pieces: tuple[PromptPiece, ...] = ()
+    """In the order of their logits."""
+    sampling_logits: tuple[int, ...] = ()
+    """Which of the logits are of the rows that sample, in order; only where there are prompt pieces: else all are."""
 
 
 def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.device) -> BatchInputs:
     """Packs the rows in their order. Takes only each row's new tokens and its block table as a whole: no work grows
     with what a sequence has generated. numpy is called for all rows together, and one copy goes to the device."""
     tokens: list[int] = []
-    last_tokens: list[int] = []
+    logits_tokens: list[int] = []
     tables: list[array[int]] = []
     token_ends, context_lens, block_ends = [0], [], [0]
+    pieces: list[PromptPiece] = []
+    sampling_logits: list[int] = []
     for row in batch.rows:
         sequence = row.sequence
         start, table = sequence.num_computed, sequence.block_table
@@ -55,8 +76,14 @@ def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.dev
         token_ends.append(len(tokens))
         context_lens.append(end)
         block_ends.append(block_ends[-1] + len(table))
+        if sequence.prompt_scores is not None and start + 1 < sequence.num_prompt_tokens:
+            stop = min(end + 1, sequence.num_prompt_tokens)
+            pieces.append(PromptPiece(sequence, start + 1, stop, len(logits_tokens)))
+            first = len(tokens) - row.num_tokens
+            logits_tokens += range(first, first + stop - start - 1)
         if row.samples:
-            last_tokens.append(len(tokens) - 1)
+            sampling_logits.append(len(logits_tokens))
+            logits_tokens.append(len(tokens) - 1)
 
     query_starts, contexts, block_starts = map(_int32, (token_ends, context_lens, block_ends))
     block_tables = np.frombuffer(bytearray().join(tables), dtype=np.int32)
@@ -65,7 +92,7 @@ def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.dev
     positions = (contexts - query_starts[1:]).repeat(lengths) + np.arange(len(tokens))
     blocks = block_tables[block_starts[:-1].repeat(lengths) + positions // block_size].astype(np.int64)
     places = blocks * block_size + positions % block_size
-    parts = (np.array(tokens, dtype=np.int64), positions, places, np.array(last_tokens, dtype=np.int64))
+    parts = (np.array(tokens, dtype=np.int64), positions, places, np.array(logits_tokens, dtype=np.int64))
     on_device = torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
     input_ids, position_ids, slots, logits_index = torch.split(on_device, [len(part) for part in parts])
     return BatchInputs(
@@ -77,6 +104,8 @@ def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.dev
         context_lens=contexts,
         block_tables=block_tables,
         block_starts=block_starts,
+        prompt_pieces=tuple(pieces),
+        sampling_logits=tuple(sampling_logits) if pieces else (),
     )
 
 

@@ -130,7 +130,7 @@ class BlockManager:
     def _cached_prefix(self, sequence: Sequence) -> list[int]:
         """Cached blocks for the front of the sequence; never all of it, because the last token must be computed to get
         logits."""
-        if not self._caching:
+        if not self._caching or sequence.needs_whole_prompt:
             return []
         num_usable = (len(sequence.tokens) - 1) // self.block_size
         self._hash_blocks(sequence, num_usable)

@@ -7,10 +7,9 @@ from codecs import utf_8_decode
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-_BYTE_OF = {char: byte for byte, char in bytes_to_unicode().items()}
-"""The alphabet in which byte-level vocabularies spell bytes."""
+from vfastml.text_engine.token_bytes import spelled_bytes
+
 _REPLACEMENT = "\ufffd"
 _MAX_BEGUN = 3
 """Bytes of a character that is not yet whole."""
@@ -18,15 +17,16 @@ _MAX_BEGUN = 3
 
 class TokenPieces(dict[int, str | bytes]):
     """What each token stands for, found when it is first asked for: text where it is whole characters, else bytes. No
-    text for special tokens and for numbers that are no token, which `decode` leaves out."""
+    text for numbers that are no token, and none for special tokens but with `keeps_special`, as `decode` has it."""
 
-    def __init__(self, backend: Tokenizer) -> None:
+    def __init__(self, backend: Tokenizer, *, keeps_special: bool = False) -> None:
         super().__init__()
         self._backend = backend
+        self._skips_special = not keeps_special
 
     def __missing__(self, token: int) -> str | bytes:
-        text: str = self._backend.decode([token], skip_special_tokens=True)
-        self[token] = piece = self._spelled(token) if _REPLACEMENT in text else text
+        text: str = self._backend.decode([token], skip_special_tokens=self._skips_special)
+        self[token] = piece = spelled_bytes(self._backend.id_to_token(token) or "") if _REPLACEMENT in text else text
         return piece
 
     def as_bytes(self, token: int) -> bytes:
@@ -34,17 +34,12 @@ class TokenPieces(dict[int, str | bytes]):
         piece = self[token]
         return piece.encode() if isinstance(piece, str) else piece
 
-    def _spelled(self, token: int) -> bytes:
-        """An added token need not be in the alphabet; then it stands for itself."""
-        spelling = self._backend.id_to_token(token) or ""
-        if _BYTE_OF.keys() >= set(spelling):
-            return bytes(_BYTE_OF[char] for char in spelling)
-        return spelling.encode()
 
-
-def token_pieces(backend: Tokenizer) -> TokenPieces | None:
+def token_pieces(backend: Tokenizer, *, keeps_special: bool = False) -> TokenPieces | None:
     """Of a tokenizer whose text is its tokens' bytes, one after the other; None for any other."""
-    return TokenPieces(backend) if isinstance(backend.decoder, decoders.ByteLevel) else None
+    return (
+        TokenPieces(backend, keeps_special=keeps_special) if isinstance(backend.decoder, decoders.ByteLevel) else None
+    )
 
 
 class ByteDetokenizer:

@@ -30,8 +30,14 @@ class Detokenizer(Protocol):
         """What is still held back, when no more tokens come."""
 
 
-NewDetokenizer = Callable[[list[int]], Detokenizer]
-"""Makes the detokenizer of what comes after these prompt tokens."""
+class Vocabulary(Protocol):
+    """What the engine needs to know of the model's tokens."""
+
+    def detokenizer(self, prompt: Sequence[int], *, keeps_special: bool = False) -> Detokenizer:
+        """Of what comes after these prompt tokens; special tokens have text only with `keeps_special`."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """The text of one token, special or not, which need not be whole characters. No text for what is no token."""
 
 
 class WindowDetokenizer:

@@ -13,10 +13,12 @@ from transformers import AutoConfig
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.decoders.choice import load_decoder
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.device import settle_device
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.limits import settle_limits
 from vfastml.text_engine.load_options import LoadOptions
@@ -27,7 +29,6 @@ from vfastml.text_engine.profile_store import ProfileKey, ProfileStore
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
 from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_engine import TextEngine
-from vfastml.text_engine.text_request import EncodedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class LoadedEngine:
     dtype: str
     decoder: str
     """Its kind."""
+    compiler: ConstraintCompiler | None = None
 
 
 def load_engine(
@@ -84,7 +86,7 @@ def load_engine(
     )
     engine = TextEngine(
         runner,
-        encoder.detokenizer,
+        encoder,
         limits,
         end_token_ids,
         enable_prefix_caching=config.enable_prefix_caching,
@@ -92,7 +94,8 @@ def load_engine(
     report("warming up")
     _warm_up(engine, limits)
     dtype_name = str(decoder.dtype).removeprefix("torch.")
-    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, decoder.kind)
+    compiler = ConstraintCompiler(encoder.tokenizer, decoder.vocab_size, end_token_ids)
+    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, decoder.kind, compiler)
 
 
 def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from vfastml.engine.dispatch_result import GatheredReplies
 from vfastml.engine.interrupts import interrupts_held
+from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.text_engine import TextEngine
-from vfastml.text_engine.text_request import EncodedRequest
 
 
 class LocalEngine:

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.byte_detokenizer import ByteDetokenizer, token_pieces
 from vfastml.text_engine.detokenizer import Detokenizer, WindowDetokenizer
+from vfastml.text_engine.token_bytes import TokenBytes
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class PromptEncoder:
             self._template = self._template.get("default")
         self.has_template = self._template is not None
         self._pieces = token_pieces(self._backend)
+        self._all_pieces = token_pieces(self._backend, keeps_special=True)
+        self._token_bytes = TokenBytes(self._backend)
         vocab = self._backend.get_vocab(with_added_tokens=True)
         self._longest_token = max((len(token.encode()) for token in vocab), default=1)
         num_ids = max(vocab.values(), default=0) + 1  # more than tokens, where ids are left out
@@ -72,16 +75,26 @@ class PromptEncoder:
         """Text with special tokens."""
         return str(self._backend.decode(tokens, skip_special_tokens=False))
 
-    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
-        """Of what comes after the prompt: `decode`, piece by piece."""
-        if self._pieces is not None:
-            return ByteDetokenizer(self._pieces, prompt)
-        return WindowDetokenizer(self.decode, prompt)
+    def detokenizer(self, prompt: Sequence[int], *, keeps_special: bool = False) -> Detokenizer:
+        """Of what comes after the prompt: `decode`, or `decode_all` with `keeps_special`, piece by piece."""
+        pieces = self._all_pieces if keeps_special else self._pieces
+        if pieces is not None:
+            return ByteDetokenizer(pieces, prompt)
+        return WindowDetokenizer(self.decode_all if keeps_special else self.decode, prompt)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The text of one token, special or not, which need not be whole characters. No text for what is no token."""
+        return self._token_bytes[token]
 
     def check_token_ids(self, tokens: list[int], param: str) -> None:
         """Raises InvalidRequestError if one is not in the vocabulary."""
         if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocab_size:
             raise InvalidRequestError(f"Token ids must lie between 0 and {self.vocab_size - 1}.", param=param)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What it is made of."""
+        return self._tokenizer
 
     @property
     def eos_token_id(self) -> int | None:

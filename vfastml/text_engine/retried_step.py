@@ -10,7 +10,8 @@ from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
 
 Sampled = list[list[SampledToken]]
-"""For each row that samples, in order: a token for the sequence and one for each of its forks."""
+"""For each row that samples, in order: a token for the sequence and one for each of its forks, or a beam's
+candidates."""
 Run = Callable[[ScheduledBatch], Sampled]
 
 

@@ -7,70 +7,83 @@ batch, a chunk border or a preemption could move, and the same request gives the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from vfastml.text_engine.sampling import SampledToken, Sampling
+from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.constraints.row_masks import RowMasks
+from vfastml.text_engine.draw import Draw
+from vfastml.text_engine.logits_processors import alter
+from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledRow
 from vfastml.text_engine.sequence import Sequence as TokenSequence
-
-_CANDIDATES = 1024
-"""How many of the largest logits are looked at first for top_p; a flatter row is sorted whole."""
-
-_LARGEST_LOGIT = 1e30
-"""A penalised logit is held within this: divided by the smallest temperature it is still no infinity."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One token to choose."""
-
-    row: int
-    """Of the logits; several draws may share one."""
-    sampling: Sampling
-    choice: int
-    """Which of a request's n choices."""
-    num_generated: int
-    """Tokens that the choice has so far."""
-    tokens: Sequence[int] = ()
-    """Those and the prompt's; read only where repetition_penalty asks for it."""
-
-    @property
-    def bars_end_tokens(self) -> bool:
-        """The choice must not end yet."""
-        return self.num_generated < self.sampling.min_tokens and not self.sampling.ignore_eos
+from vfastml.text_engine.token_scores import candidates, scored
+from vfastml.text_engine.truncation import truncate
 
 
 class Sampler:
-    """Chooses tokens; `end_token_ids` are barred while a request's min_tokens is not reached."""
+    """Chooses tokens. `end_token_ids` and a request's own stop tokens are barred until its min_tokens is reached."""
 
     def __init__(self, end_token_ids: Sequence[int]) -> None:
         self._end_token_ids = list(end_token_ids)
 
-    def sample_rows(self, logits: torch.Tensor, rows: Sequence[ScheduledRow]) -> list[list[SampledToken]]:
-        """For each of the step's rows that sample, in order: a token for the sequence and one for each of its forks.
-        `logits` [len(rows), vocab_size] float32 may be overwritten."""
+    def sample_rows(
+        self, logits: torch.Tensor, rows: Sequence[ScheduledRow], masks: RowMasks | None = None
+    ) -> list[list[SampledToken]]:
+        """For each of the step's rows that sample, in order: a token for the sequence and one for each of its forks,
+        or a beam's candidates. `logits` [len(rows), vocab_size] float32 may be overwritten."""
         if all(row.sequence.takes_argmax for row in rows):
             tokens = _best(logits)
             return [[SampledToken(token)] * (1 + row.sequence.forks) for token, row in zip(tokens, rows, strict=True)]
-        draws = [draw for number, row in enumerate(rows) for draw in _draws(number, row.sequence)]
-        sampled = iter(self.sample(logits, draws))
-        return [[next(sampled) for _ in range(1 + row.sequence.forks)] for row in rows]
+        beams = [number for number, row in enumerate(rows) if row.sequence.num_candidates]
+        sampled = self._candidates(logits, rows, beams, masks) if beams else {}
+        draws = [
+            draw for number, row in enumerate(rows) if number not in sampled for draw in _draws(number, row.sequence)
+        ]
+        for draw, one in zip(draws, self.sample(logits, draws, masks) if draws else (), strict=True):
+            sampled.setdefault(draw.row, []).append(one)
+        return [sampled[number] for number in range(len(rows))]
 
-    def sample(self, logits: torch.Tensor, draws: Sequence[Draw]) -> list[SampledToken]:
-        """One token for each draw. `logits` [S, vocab_size] float32 may be overwritten."""
+    def sample(self, logits: torch.Tensor, draws: Sequence[Draw], masks: RowMasks | None = None) -> list[SampledToken]:
+        """One token for each draw. `logits` [S, vocab_size] float32 may be overwritten. Raises InvalidRequestError if
+        a request leaves nothing to choose from."""
         rows = [draw.row for draw in draws]
         if rows != list(range(len(logits))):
             logits = logits[rows]
-        scored = [row for row, draw in enumerate(draws) if draw.sampling.output_scores]
-        scores = logits[scored].log_softmax(dim=-1) if scored else logits[:0]
+        reported = [row for row, draw in enumerate(draws) if draw.sampling.wants_scores]
+        scores = logits[reported].log_softmax(dim=-1) if reported else logits[:0]
+        self._restrict(logits, draws, masks)
+        return _with_scores(_choose(logits, draws), draws, reported, scores)
+
+    def _candidates(
+        self, logits: torch.Tensor, rows: Sequence[ScheduledRow], beams: list[int], masks: RowMasks | None
+    ) -> dict[int, list[SampledToken]]:
+        """By the numbers of the beams' rows. As in transformers, log probabilities are changed where a sample has its
+        logits changed, and their sum need not be 1 afterwards."""
+        scores = logits[beams].log_softmax(dim=-1)
+        draws = [draw for number in beams for draw in _draws(number, rows[number].sequence)]
+        changed = scores.clone()
+        self._restrict(changed, draws, masks)
+        counts = [rows[number].sequence.num_candidates for number in beams]
+        found = candidates(changed, scores, counts, [draw.sampling for draw in draws])
+        return dict(zip(beams, found, strict=True))
+
+    def _restrict(self, logits: torch.Tensor, draws: Sequence[Draw], masks: RowMasks | None) -> None:
+        """All that is changed before anything is chosen."""
         for row, draw in enumerate(draws):
             if draw.sampling.alters_logits:
-                _alter(logits[row], draw)
-            if draw.bars_end_tokens:
-                logits[row, self._end_token_ids] = -torch.inf
-        return _with_scores(_choose(logits, draws), scored, scores)
+                alter(logits[row], draw)
+            if draw.bars_at_first:
+                logits[row, self._barred_at_first(draw)] = -torch.inf
+        if masks is not None:
+            masks.apply(logits, [draw.row for draw in draws])
+        for row, draw in enumerate(draws):
+            if draw.sampling.forbids_tokens and logits[row].max() == -torch.inf:
+                raise InvalidRequestError("Nothing that the request allows is left to choose.")
+
+    def _barred_at_first(self, draw: Draw) -> list[int]:
+        ends = [] if draw.sampling.ignore_eos else self._end_token_ids
+        return [*ends, *draw.sampling.stop_token_ids]
 
 
 def _draws(row: int, sequence: TokenSequence) -> list[Draw]:
@@ -95,35 +108,20 @@ def _choose(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     return tokens
 
 
-def _with_scores(tokens: list[int], scored: list[int], scores: torch.Tensor) -> list[SampledToken]:
-    """`scores` [len(scored), vocab_size] are the log probabilities of the rows `scored`."""
+def _with_scores(
+    tokens: list[int], draws: Sequence[Draw], reported: list[int], scores: torch.Tensor
+) -> list[SampledToken]:
+    """`scores` [len(reported), vocab_size] are the log probabilities of the rows `reported`."""
     sampled = [SampledToken(token) for token in tokens]
-    if scored:
-        chosen = torch.tensor([[tokens[row]] for row in scored], device=scores.device)
-        for row, score in zip(scored, scores.gather(1, chosen)[:, 0].tolist(), strict=True):
-            sampled[row] = SampledToken(tokens[row], score)
+    num_top = [draws[row].sampling.logprobs for row in reported]
+    for row, one in zip(reported, scored(scores, [tokens[row] for row in reported], num_top), strict=True):
+        sampled[row] = one
     return sampled
-
-
-def _alter(logits: torch.Tensor, draw: Draw) -> None:
-    """Bias, then penalty, in place, of one row [vocab_size]. Tokens that have no logit are passed over."""
-    bias, penalty = draw.sampling.logit_bias, draw.sampling.repetition_penalty
-    if bias:
-        known = {token: value for token, value in bias.items() if token < len(logits)}
-        logits[list(known)] += logits.new_tensor(list(known.values()))
-    if penalty != 1.0:
-        seen = torch.tensor(draw.tokens, dtype=torch.int64, device=logits.device)
-        seen = seen[seen < len(logits)]
-        old = logits[seen]
-        new = torch.where(old < 0, old * penalty, old / penalty)
-        logits[seen] = new.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
 
 
 def _draw_tokens(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
     temperature = logits.new_tensor([draw.sampling.temperature for draw in draws])
-    logits = logits / temperature[:, None]
-    logits = _keep_top_k(logits, [draw.sampling.top_k for draw in draws])
-    logits = _keep_top_p(logits, [draw.sampling.top_p for draw in draws])
+    logits = truncate(logits / temperature[:, None], draws)
     return _draw(logits, [uniform(draw.sampling.seed, draw.choice, draw.num_generated) for draw in draws])
 
 
@@ -138,42 +136,6 @@ def _mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
     return value ^ (value >> 31)
-
-
-def _keep_top_k(logits: torch.Tensor, top_k: list[int]) -> torch.Tensor:
-    """-inf below each row's k-th largest logit; 0 keeps all. Ties stay, so that no order of equals matters."""
-    vocab_size = logits.shape[-1]
-    kept = [min(k, vocab_size) if k else vocab_size for k in top_k]
-    limited = [row for row, k in enumerate(kept) if k < vocab_size]
-    if limited:
-        values = logits[limited].topk(max(kept[row] for row in limited)).values
-        cutoff = values.gather(1, torch.tensor([[kept[row] - 1] for row in limited], device=logits.device))
-        logits[limited] = _at_least(logits[limited], cutoff)
-    return logits
-
-
-def _keep_top_p(logits: torch.Tensor, top_p: list[float]) -> torch.Tensor:
-    """-inf outside of each row's smallest set of tokens whose probabilities sum up to p; ties stay."""
-    limited = [row for row, p in enumerate(top_p) if p < 1.0]
-    if limited:
-        cutoff = torch.stack([_top_p_cutoff(logits[row], top_p[row]) for row in limited])
-        logits[limited] = _at_least(logits[limited], cutoff[:, None])
-    return logits
-
-
-def _top_p_cutoff(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The smallest logit [] that is kept of one row [vocab_size]."""
-    total = logits.logsumexp(-1)
-    for candidates in (min(_CANDIDATES, len(logits)), len(logits)):
-        values = logits.topk(candidates).values
-        reached = (values - total).double().exp().cumsum(-1) >= top_p
-        if bool(reached[-1]):
-            return values[reached.int().argmax()]
-    return logits.new_tensor(-torch.inf)  # rounding left the sum of all below p: all are kept
-
-
-def _at_least(logits: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:
-    return logits.masked_fill(logits < cutoff, -torch.inf)
 
 
 def _draw(logits: torch.Tensor, uniforms: list[float]) -> list[int]:

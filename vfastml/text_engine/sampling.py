@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from vfastml.engine.dispatch_requests import SamplingParams
+from vfastml.engine.repetition_detection import RepetitionDetection
 from vfastml.engine.text_parameters import check_token_bounds, checked
 
 _GREEDY_BELOW = 1e-5
@@ -21,7 +22,13 @@ class SampledToken(msgspec.Struct, frozen=True, gc=False):
 
     token: int
     score: float | None = None
-    """The model's own log probability of it, where `output_scores` asks for it."""
+    """The model's own log probability of it, where `output_scores` or `logprobs` ask for it."""
+    rank: int = 0
+    """Of the token among all, from 1 on, where `logprobs` asks for it."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The most probable tokens and their log probabilities, as many as `logprobs` asks for."""
+    beam_score: float = 0.0
+    """Of a beam's candidate: its log probability after all that the request asks for, diversity apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,22 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     max_time: float | None = None
     output_scores: bool = False
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    allowed_token_ids: tuple[int, ...] = ()
+    bad_words: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    include_stop_str_in_output: bool = False
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    repetition_detection: RepetitionDetection | None = None
+    skip_special_tokens: bool = True
+    barred_tokens: tuple[tuple[int, ...], ...] = ()
+    """`bad_words`, each in all the ways in which it may be tokens."""
+    is_ranked: bool = False
+    """The best of several choices are answered, by their log probability."""
 
     @property
     def greedy(self) -> bool:
@@ -49,21 +72,37 @@ class Sampling:
     @property
     def alters_logits(self) -> bool:
         """Some logits change before anything is chosen from them."""
-        return self.repetition_penalty != 1.0 or bool(self.logit_bias)
+        if self.logit_bias or self.allowed_token_ids or self.barred_tokens:
+            return True
+        return self.repetition_penalty != 1.0 or self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
+
+    @property
+    def forbids_tokens(self) -> bool:
+        """So many tokens may be out of the question that none is left."""
+        return bool(self.allowed_token_ids or self.barred_tokens)
+
+    @property
+    def wants_scores(self) -> bool:
+        """The log probabilities of what is chosen are asked for."""
+        return self.output_scores or self.logprobs is not None or self.is_ranked
+
+    @property
+    def bars_at_first(self) -> bool:
+        """There are tokens that must not come before `min_tokens`."""
+        return self.min_tokens > 0 and (not self.ignore_eos or bool(self.stop_token_ids))
 
     @property
     def takes_argmax(self) -> bool:
         """Always the token of the largest logit, as the model gives them, and nothing else is asked."""
-        bars_end_tokens = self.min_tokens > 0 and not self.ignore_eos
-        return self.greedy and not (self.alters_logits or self.output_scores or bars_end_tokens)
+        return self.greedy and not (self.alters_logits or self.wants_scores or self.bars_at_first)
 
 
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:
     """The request's own values, else the server's, else neutral ones; max_tokens is clamped to `room` tokens.
 
     Raises InvalidRequestError, with `param`, for a value out of range, and for a request whose own min_tokens and
-    max_tokens contradict each other. Whether the tokens of `logit_bias` exist is for the one to check who knows the
-    vocabulary.
+    max_tokens contradict each other. Whether tokens exist, and which ones `bad_words` are, is for who knows
+    the vocabulary to say.
     """
     values: dict[str, Any] = {"max_tokens": room, "seed": secrets.randbits(63)}
     for name in SamplingParams.__struct_fields__:

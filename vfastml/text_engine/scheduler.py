@@ -17,6 +17,9 @@ _ORDER = attrgetter("order")
 _GROWS_AFTER = 32
 """Steps that have fitted into memory, before larger ones are tried again."""
 
+_MOST_RATED = 256
+"""Tokens of a prompt in a step that all need their logits: 50 MB, with a vocabulary of 49,152."""
+
 
 class ScheduledRow(msgspec.Struct, frozen=True, gc=False):
     """Compute `tokens[num_computed : num_computed + num_tokens]` of `sequence`. (One for each row of each step: a
@@ -41,11 +44,16 @@ class ScheduledBatch:
 class Scheduler:
     """Running sequences first, in the order of priority and arrival, then waiting ones, until the step's token budget
     is used up. Out of blocks, the sequence that is last in that order gives up its blocks and waits again: the first
-    one always gets on."""
+    one always gets on.
+
+    A beam whose candidates are known is held: it has nothing to compute until the others of its search are as far, and
+    no step looks at it. It may have to give up its blocks like any other, and is then computed anew when it is resumed.
+    """
 
     def __init__(self, blocks: BlockManager, *, max_num_seqs: int, max_num_batched_tokens: int) -> None:
         self.blocks = blocks
         self.running: list[Sequence] = []
+        self.held: list[Sequence] = []
         self.waiting = WaitingQueue()
         self.num_preemptions = 0
         self.num_chunked_prefills = 0
@@ -67,14 +75,32 @@ class Scheduler:
             self.blocks.fork(parent, child)
             insort(self.running, child, key=_ORDER)
         parent.forks = 0
+        parent.num_seats = 1
         return children
+
+    def hold(self, sequence: Sequence) -> None:
+        """All tokens of this running sequence are computed, and which one is next will be known later."""
+        _take_out(self.running, sequence)
+        insort(self.held, sequence, key=_ORDER)
+
+    def resume(self, sequence: Sequence) -> None:
+        """A held sequence has got its next token: it goes on as it did before, or waits if it has lost its blocks."""
+        _take_out(self.held, sequence)
+        if sequence.block_table:
+            insort(self.running, sequence, key=_ORDER)
+        else:
+            self.add(sequence)
+
+    def branch(self, held: Sequence, index: int) -> Sequence:
+        """Splits another sequence off a held one, on the same blocks if it has any. It is held too."""
+        child = held.fork(index)
+        self.blocks.fork(held, child)
+        insort(self.held, child, key=_ORDER)
+        return child
 
     def remove(self, sequence: Sequence) -> None:
         """Finished or cancelled: its blocks are free when this returns."""
-        position = bisect_left(self.running, sequence.order, key=_ORDER)
-        if position < len(self.running) and self.running[position] is sequence:
-            del self.running[position]
-        else:
+        if not (_take_out(self.running, sequence) or _take_out(self.held, sequence)):
             self.waiting.remove(sequence)
         self.blocks.release(sequence)
 
@@ -86,6 +112,8 @@ class Scheduler:
         budget = self._schedule_running(rows, copies)
         num_old = len(rows)
         if self.waiting and self.num_preemptions == preemptions_before:
+            self._schedule_waiting(rows, copies, budget)
+        while not rows and self.waiting and self._evict_held():  # held ones had the blocks or the seats
             self._schedule_waiting(rows, copies, budget)
         self.num_chunked_prefills += sum(not row.samples for row in rows)
         return ScheduledBatch(tuple(rows), tuple(copies), tuple(row.sequence for row in rows[num_old:]))
@@ -139,12 +167,13 @@ class Scheduler:
         return budget
 
     def _schedule_waiting(self, rows: list[ScheduledRow], copies: list[tuple[int, int]], budget: int) -> None:
-        seats = self._max_num_seqs - sum(1 + sequence.forks for sequence in self.running)
+        seats = self._max_num_seqs - sum(sequence.num_seats for sequence in self.running)
+        seats -= sum(sequence.num_seats for sequence in self.held if sequence.block_table)
         # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
         owed = sum(self.blocks.num_owed(sequence) for sequence in self.running) if seats > 0 else 0
         while self.waiting and budget > 0:
             sequence = self.waiting.first
-            seats -= 1 + sequence.forks
+            seats -= sequence.num_seats
             if seats < 0 or not self.blocks.admit(sequence, spare=owed):
                 return
             self.waiting.remove(sequence)
@@ -160,6 +189,8 @@ class Scheduler:
 
     def _make_room(self, row: ScheduledRow) -> bool:
         while not self.blocks.can_extend(row.sequence, row.num_tokens):
+            if self._evict_held(behind=self.running[-1]):
+                continue
             victim = self.running.pop()
             self.blocks.release(victim)
             self._wait_again(victim)
@@ -167,12 +198,32 @@ class Scheduler:
                 return False
         return True
 
+    def _evict_held(self, *, behind: Sequence | None = None) -> bool:
+        """Takes the blocks of the last held sequence that has any; only of one that comes after `behind`."""
+        victim = next((sequence for sequence in reversed(self.held) if sequence.block_table), None)
+        if victim is None or (behind is not None and victim.order < behind.order):
+            return False
+        self.blocks.release(victim)
+        self.num_preemptions += 1
+        return True
+
     def _wait_again(self, victim: Sequence) -> None:
         self.add(victim)
         self.num_preemptions += 1
 
 
+def _take_out(ordered: list[Sequence], sequence: Sequence) -> bool:
+    """Whether it was there."""
+    position = bisect_left(ordered, sequence.order, key=_ORDER)
+    if position < len(ordered) and ordered[position] is sequence:
+        del ordered[position]
+        return True
+    return False
+
+
 def _row(sequence: Sequence, budget: int) -> ScheduledRow:
     """As many of its tokens as the budget allows."""
     num_uncomputed = len(sequence.tokens) - sequence.num_computed
+    if num_uncomputed > _MOST_RATED and sequence.prompt_scores is not None:
+        budget = min(budget, _MOST_RATED)
     return ScheduledRow(sequence, min(num_uncomputed, budget), num_uncomputed <= budget)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 
-from vfastml.text_engine.sampling import Sampling
+from vfastml.text_engine.constraints.token_matcher import TokenMatcher
+from vfastml.text_engine.sampling import SampledToken, Sampling
 
 
 class Sequence:
@@ -21,12 +22,16 @@ class Sequence:
         "block_table",
         "forks",
         "index",
+        "matcher",
         "num_cached_tokens",
+        "num_candidates",
         "num_computed",
         "num_prompt_tokens",
         "num_registered",
+        "num_seats",
         "num_writable",
         "priority",
+        "prompt_scores",
         "request_id",
         "salt",
         "sampling",
@@ -46,6 +51,8 @@ class Sequence:
         priority: int = 0,
         salt: bytes = b"",
         forks: int = 0,
+        num_candidates: int = 0,
+        matcher: TokenMatcher | None = None,
     ) -> None:
         self.request_id = request_id
         self.index = index
@@ -61,18 +68,29 @@ class Sequence:
         what the blocks hold; less says only that BlockManager.extend has to look."""
         self.block_table: array[int] = array("i")
         self.block_hashes: list[bytes] = []
+        self.prompt_scores: list[SampledToken | None] | None = None
+        """Of a prompt whose own log probabilities are asked for: one for each token, as they become known; the first
+        has no score. Such a sequence takes nothing from the prefix cache, which does not know them."""
+        if sampling.prompt_logprobs is not None:
+            self.prompt_scores = [SampledToken(tokens[0]), *[None] * (self.num_prompt_tokens - 1)]
         self.sampling = sampling
-        self.takes_argmax = sampling.takes_argmax
+        self.takes_argmax = sampling.takes_argmax and not num_candidates and matcher is None
         self.priority = priority
         self.arrival = arrival
         self.salt = salt
         """Seeds the block hashes: blocks are shared only between sequences of the same salt (and adapter)."""
         self.forks = forks
         """Further choices that will split off when the prompt has been computed."""
+        self.num_seats = 1 + forks
+        """Of max_num_seqs, for itself and for those that will split off."""
+        self.num_candidates = num_candidates
+        """A beam's: a step samples so many tokens, the best first, instead of one. 0: this is no beam."""
+        self.matcher = matcher
+        """Of the constraint; it has accepted all generated tokens. None: the text may be anything."""
 
     @property
     def num_uncomputed(self) -> int:
-        """Tokens that are known but have no KV yet; at least 1 while the sequence runs."""
+        """Tokens that are known but have no KV yet; at least 1 while the sequence runs, 0 while it is held."""
         return len(self.tokens) - self.num_computed
 
     @property
@@ -85,9 +103,14 @@ class Sequence:
         """Who goes first: priority, then arrival, then choice. The greatest is preempted first."""
         return (self.priority, self.arrival, self.index)
 
+    @property
+    def needs_whole_prompt(self) -> bool:
+        """Each of the prompt's tokens must be computed for this sequence itself, whatever the prefix cache holds."""
+        return self.prompt_scores is not None and self.num_generated == 0
+
     def fork(self, index: int) -> Sequence:
         """Another choice with the same tokens so far; BlockManager.fork gives it the same blocks."""
-        return Sequence(
+        child = Sequence(
             self.request_id,
             list(self.tokens),
             self.sampling,
@@ -96,4 +119,9 @@ class Sequence:
             num_prompt_tokens=self.num_prompt_tokens,
             priority=self.priority,
             salt=self.salt,
+            num_candidates=self.num_candidates,
+            matcher=None if self.matcher is None else self.matcher.fork(),
         )
+        child.num_cached_tokens = self.num_cached_tokens
+        child.prompt_scores = self.prompt_scores
+        return child

@@ -9,13 +9,15 @@ from typing import Protocol
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits, Load
 from vfastml.engine.request_failure import failure, is_out_of_memory
+from vfastml.text_engine.beams.beam_request import BeamRequest
 from vfastml.text_engine.block_manager import BlockManager
-from vfastml.text_engine.detokenizer import NewDetokenizer
+from vfastml.text_engine.detokenizer import Vocabulary
+from vfastml.text_engine.encoded_request import EncodedRequest
+from vfastml.text_engine.open_request import OpenRequest
 from vfastml.text_engine.retried_step import RetriedStep, attempt, retry_in_halves
 from vfastml.text_engine.sampling import SampledToken, Sampling
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow, Scheduler
 from vfastml.text_engine.sequence import Sequence
-from vfastml.text_engine.text_request import EncodedRequest, OpenRequest
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,8 @@ class Runner(Protocol):
     """What computes a batch (ModelRunner; tests put simpler ones in its place)."""
 
     def run(self, batch: ScheduledBatch) -> list[list[SampledToken]]:
-        """For each row that samples, in order: a token for the sequence and one for each of its forks."""
+        """For each row that samples, in order: a token for the sequence and one for each of its forks, or a beam's
+        candidates."""
 
     def parts(self) -> dict[str, tuple[object, str]]:
         """What `run` consists of: by name, the object and its method that does it."""
@@ -41,14 +44,14 @@ class TextEngine:
     def __init__(
         self,
         runner: Runner,
-        new_detokenizer: NewDetokenizer,
+        vocabulary: Vocabulary,
         limits: Limits,
         end_token_ids: Iterable[int],
         *,
         enable_prefix_caching: bool = True,
     ) -> None:
         self._runner = runner
-        self._new_detokenizer = new_detokenizer
+        self._vocabulary = vocabulary
         self._end_token_ids = frozenset(end_token_ids)
         self._blocks = BlockManager(limits.num_blocks, limits.block_size, enable_prefix_caching=enable_prefix_caching)
         self._scheduler = Scheduler(
@@ -57,7 +60,7 @@ class TextEngine:
             max_num_batched_tokens=limits.max_num_batched_tokens,
         )
         self._probe_length = min(limits.block_size, limits.max_model_len)
-        self._requests: dict[str, OpenRequest] = {}
+        self._requests: dict[str, OpenRequest | BeamRequest] = {}
         self._arrivals = itertools.count()
         self._num_steps = 0
 
@@ -67,7 +70,8 @@ class TextEngine:
         return bool(self._requests)
 
     def add(self, encoded: EncodedRequest) -> None:
-        """Queues a request, which must fit: prompt and max_tokens within max_model_len, choices within max_num_seqs."""
+        """Queues a request, which must fit: prompt and max_tokens within max_model_len, choices or beams within
+        max_num_seqs."""
         request = encoded.request
         sequence = Sequence(
             request.request_id,
@@ -76,9 +80,10 @@ class TextEngine:
             arrival=next(self._arrivals),
             priority=request.priority,
             salt=f"{request.model_adapter_uri or ''}\0{request.cache_salt}".encode(),
-            forks=encoded.num_choices - 1,
+            forks=0 if request.beams else encoded.num_choices - 1,
+            matcher=encoded.matcher,
         )
-        self._requests[request.request_id] = OpenRequest(encoded, self._new_detokenizer, sequence)
+        self._requests[request.request_id] = self._open(encoded, sequence)
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> bool:
@@ -114,7 +119,7 @@ class TextEngine:
         """How busy the engine is."""
         scheduler = self._scheduler
         return Load(
-            running=len(scheduler.running),
+            running=len(scheduler.running) + len(scheduler.held),
             waiting=len(scheduler.waiting),
             free_blocks=self._blocks.num_free,
             total_blocks=self._blocks.num_blocks,
@@ -127,7 +132,14 @@ class TextEngine:
 
     def check_integrity(self) -> None:
         """Recounts all blocks. Raises AssertionError if one is lost or held twice."""
-        self._blocks.check_integrity([*self._scheduler.running, *self._scheduler.waiting])
+        scheduler = self._scheduler
+        self._blocks.check_integrity([*scheduler.running, *scheduler.held, *scheduler.waiting])
+
+    def _open(self, encoded: EncodedRequest, sequence: Sequence) -> OpenRequest | BeamRequest:
+        search = encoded.request.beams
+        if search is None:
+            return OpenRequest(encoded, self._vocabulary, sequence)
+        return BeamRequest(encoded, search, self._vocabulary, sequence, self._end_token_ids)
 
     def _update(self, batch: ScheduledBatch, sampled: list[list[SampledToken]]) -> StepReplies:
         self._num_steps += 1
@@ -178,25 +190,38 @@ class TextEngine:
         return not isinstance(outcome, Exception)
 
     def _advance(
-        self, request: OpenRequest, sequence: Sequence, sampled: list[SampledToken], replies: StepReplies
+        self,
+        request: OpenRequest | BeamRequest,
+        sequence: Sequence,
+        sampled: list[SampledToken],
+        replies: StepReplies,
     ) -> None:
-        """Gives the sequence, and its forks if this was its last prompt token, one token each."""
-        if sequence.forks:
+        """Gives the sequence, and its forks if this was its last prompt token, one token each; or a beam its
+        candidates."""
+        if isinstance(request, BeamRequest):
+            replies += request.take(sequence, sampled, self._scheduler)
+            self._close_if_ended(request, sequence.request_id, replies)
+        elif sequence.forks:
             forks = self._scheduler.fork(sequence, sequence.forks)
             request.add_choices(forks)
             for choice, one in zip((sequence, *forks), sampled, strict=True):
                 self._push(request, choice, one, replies)
         else:
             self._push(request, sequence, sampled[0], replies)
-        if request.has_ended:
-            del self._requests[sequence.request_id]
-            replies.append(request.finished())
 
     def _push(self, request: OpenRequest, choice: Sequence, sampled: SampledToken, replies: StepReplies) -> None:
-        choice.tokens.append(sampled.token)
-        delta = request.push(choice, sampled, self._end_token_ids)
-        if delta is None:
-            return
-        replies.append(delta)
-        if delta.finish_reason is not None:
+        if choice.sampling.max_tokens == 0:
+            replies += request.end_empty(choice)
+        else:
+            choice.tokens.append(sampled.token)
+            if choice.matcher is not None and sampled.token not in self._end_token_ids:
+                choice.matcher.accept(sampled.token)
+            replies += request.push(choice, sampled, self._end_token_ids)
+        if not request.is_open(choice):
             self._scheduler.remove(choice)
+            self._close_if_ended(request, choice.request_id, replies)
+
+    def _close_if_ended(self, request: OpenRequest | BeamRequest, request_id: str, replies: StepReplies) -> None:
+        if request.has_ended:
+            del self._requests[request_id]
+            replies.append(request.finished())

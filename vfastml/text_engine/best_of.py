@@ -1,0 +1,25 @@
+"""The best of a request's choices."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vfastml.engine.dispatch_replies import Delta
+
+
+class BestOf:
+    """Keeps choices back until all have ended; then the `num_answers` best of them are answered, the best first. Each
+    is one delta, because such a request does not stream."""
+
+    def __init__(self, num_choices: int, num_answers: int) -> None:
+        self._num_choices = num_choices
+        self._num_answers = num_answers
+        self._ended: list[tuple[float, Delta]] = []
+
+    def end(self, delta: Delta, mean_score: float) -> list[Delta]:
+        """A choice has ended, with this mean log probability of its tokens. Returns what is to be sent now."""
+        self._ended.append((mean_score, delta))
+        if len(self._ended) < self._num_choices:
+            return []
+        best = sorted(self._ended, key=lambda ended: (-ended[0], ended[1].index))[: self._num_answers]
+        return [msgspec.structs.replace(delta, index=index) for index, (_, delta) in enumerate(best)]

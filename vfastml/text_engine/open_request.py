@@ -1,0 +1,102 @@
+"""One request inside the engine: its choices, from the first to the last token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from vfastml.engine.dispatch_replies import Delta, Finished, Timings, Usage
+from vfastml.text_engine.best_of import BestOf
+from vfastml.text_engine.choice import Choice, Ending
+from vfastml.text_engine.detokenizer import Vocabulary
+from vfastml.text_engine.encoded_request import EncodedRequest
+from vfastml.text_engine.sampling import SampledToken
+from vfastml.text_engine.sequence import Sequence
+
+
+class OpenRequest:
+    """A request that the engine works on, from `add` to its terminal reply."""
+
+    def __init__(self, encoded: EncodedRequest, vocabulary: Vocabulary, first: Sequence) -> None:
+        self._encoded = encoded
+        self._vocabulary = vocabulary
+        self._choices = {0: Choice(first, encoded, vocabulary)}
+        self._open = {0: first}
+        num_answers = encoded.num_answers
+        self._best_of = None if num_answers is None else BestOf(encoded.num_choices, num_answers)
+        self._first_token_s: float | None = None
+        self._scheduled_s: float | None = None
+
+    @property
+    def open_sequences(self) -> Iterable[Sequence]:
+        """Of the choices that have not ended."""
+        return self._open.values()
+
+    def add_choices(self, sequences: list[Sequence]) -> None:
+        """The forks of the first. They are open even if one of them cannot become a choice."""
+        self._open.update((sequence.index, sequence) for sequence in sequences)
+        for sequence in sequences:
+            self._choices[sequence.index] = Choice(sequence, self._encoded, self._vocabulary)
+
+    def note_scheduled(self) -> None:
+        """It is in the step that comes now, for the first time or again."""
+        if self._scheduled_s is None:
+            self._scheduled_s = time.monotonic()
+
+    def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> list[Delta]:
+        """Takes the sequence's newest token. Returns what is to be sent now; the choice may not be open any more."""
+        if self._first_token_s is None:
+            self._first_token_s = time.monotonic()
+        must_end = self._must_end(sequence)
+        return self._sent(sequence, self._choices[sequence.index].push(sampled, end_token_ids, must_end=must_end))
+
+    def end_empty(self, sequence: Sequence) -> list[Delta]:
+        """The choice ends with its prompt: no token is asked for."""
+        return self._sent(sequence, self._choices[sequence.index].end_empty())
+
+    def is_open(self, sequence: Sequence) -> bool:
+        """Whether the choice goes on."""
+        return sequence.index in self._open
+
+    @property
+    def has_ended(self) -> bool:
+        """Every choice has."""
+        return not self._open
+
+    def finished(self) -> Finished:
+        """The terminal reply of a request that has ended."""
+        first = self._choices[0].sequence
+        usage = Usage(
+            prompt_tokens=first.num_prompt_tokens,
+            completion_tokens=sum(choice.sequence.num_generated for choice in self._choices.values()),
+            cached_tokens=first.num_cached_tokens or 0,
+            reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices.values()),
+        )
+        return Finished(self._encoded.request_id, usage, self._timings())
+
+    def _sent(self, sequence: Sequence, delta: Delta | None) -> list[Delta]:
+        if delta is None:
+            return []
+        if delta.finish_reason is not None:
+            del self._open[sequence.index]
+        if self._best_of is None:
+            return [delta]
+        return self._best_of.end(delta, self._choices[sequence.index].mean_score)
+
+    def _must_end(self, sequence: Sequence) -> Ending | None:
+        if sequence.matcher is not None and sequence.matcher.is_over:
+            return "stop"
+        return "length" if self._is_out_of_time(sequence.sampling.max_time) else None
+
+    def _is_out_of_time(self, max_time: float | None) -> bool:
+        if max_time is None or self._scheduled_s is None:
+            return False
+        return time.monotonic() - self._scheduled_s >= max_time
+
+    def _timings(self) -> Timings:
+        arrived = self._encoded.arrived_s
+        return Timings(
+            queued_s=(self._scheduled_s or arrived) - arrived,
+            first_token_s=(self._first_token_s or arrived) - arrived,
+            total_s=time.monotonic() - arrived,
+        )
