@@ -13,8 +13,10 @@ from vfastml.engine.dispatch_replies import (
     Limits,
     Load,
     Output,
+    PlaceLogprobs,
     ServedModel,
     Tokenized,
+    TokenLogprob,
     Usage,
 )
 from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
@@ -30,6 +32,10 @@ MODEL = ServedModel(
 LIMITS = Limits(
     512, 8, 64, 40, 16, 1000, measured=True, tpot_ms=12.5, decode_tokens_per_s=640.0, prefill_tokens_per_s=1500.0
 )
+
+PLACE = PlaceLogprobs(TokenLogprob(7, b"Hello", -0.5), 2, [TokenLogprob(9, b"\xe2\x80", -0.25)])
+"""What is said of each token where log probabilities are asked for."""
+FIRST_PLACE = PlaceLogprobs(TokenLogprob(1, b"<s>", 0.0), 0)
 
 Script = Callable[[DispatchTask], Awaitable[None]]
 
@@ -49,12 +55,15 @@ async def say_hello(task: DispatchTask) -> None:
 
 async def _say_hello(task: DispatchTask, request: TextGenerationReq, n: int) -> None:
     ids = [7, 8] if request.return_token_ids else None
+    places = None if request.sampling.logprobs is None else [PLACE]
+    of_prompt = None if request.sampling.prompt_logprobs is None else [FIRST_PLACE, PLACE]
+    score = None if request.beams is None else -0.5
     task.add_accepted(Accepted(task.request_id, 5, [1, 2, 3, 4, 5] if ids else None, n))
     for index in range(n):
-        task.add_delta(Delta(task.request_id, index, "Hello", ids))
+        task.add_delta(Delta(task.request_id, index, "Hello", ids, logprobs=places, prompt_logprobs=of_prompt))
         await asyncio.sleep(0)
     for index in range(n):
-        task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END"))
+        task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END", logprobs=places, score=score))
     task.finish(Finished(task.request_id, Usage(5, 2 * n, 2)))
 
 

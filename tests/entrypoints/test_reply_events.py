@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.entrypoints.openai.replies import ReplyEvents
-from vfastml.entrypoints.openai.reply_styles import CHAT, COMPLETION, ReplyStyle
+from vfastml.entrypoints.openai.reply_styles import ChatStyle, CompletionStyle, ReplyStyle
 from vfastml.entrypoints.streaming import event
 
 TEXTS = ["word", "", ' "quoted" \\', "\n\r\t\0", "é日本\U0001f600", "a\x85b\u2028c\u2029d", "x" * 5000, "{}", "null"]
@@ -23,7 +23,7 @@ DELTAS = [
     for token_ids in (None, [], [1, 2])
     for finish_reason, stop_reason in ENDS
 ]
-SETUPS = list(itertools.product((CHAT, COMPLETION), (False, True), (False, True)))
+SETUPS = list(itertools.product((ChatStyle(), CompletionStyle()), (False, True), (False, True)))
 
 
 def events_of(style: ReplyStyle, with_usage: bool, accepted: Sequence[Accepted]) -> ReplyEvents:
@@ -48,7 +48,7 @@ def whole_events(
             opened.add(index)
             opening = style.opening(index)
             choices = choices if opening is None else [opening, *choices]
-            if style is COMPLETION and ids is not None:
+            if isinstance(style, CompletionStyle) and ids is not None:
                 choices[0]["prompt_token_ids"] = ids
         for choice in choices:
             usage: dict[str, Any] = {"usage": None} if with_usage else {}
@@ -67,7 +67,7 @@ def test_every_kind_of_delta(style: ReplyStyle, with_usage: bool, with_ids: bool
     events = events_of(style, with_usage, accepted)
     said = [(position, delta) for delta in DELTAS for position in range(prompts)]
     got = b"".join(events.delta(position, delta) for position, delta in said)
-    assert got == b"".join(whole_events(events, style, with_usage, accepted, said))
+    assert got == b"".join(whole_events(events, type(style)(), with_usage, accepted, said))
 
 
 @given(
@@ -82,11 +82,11 @@ def test_any_text_in_any_order(
     events = events_of(style, with_usage, accepted)
     deltas = [(p, Delta("r", index, text, ids, "stop" if end else None)) for p, index, text, ids, end in said]
     got = b"".join(events.delta(position, delta) for position, delta in deltas)
-    assert got == b"".join(whole_events(events, style, with_usage, accepted, deltas))
+    assert got == b"".join(whole_events(events, type(style)(), with_usage, accepted, deltas))
 
 
 def test_an_event_is_two_lines_however_clients_split_them() -> None:
-    events = events_of(CHAT, False, accepted_by(1, False))
+    events = events_of(ChatStyle(), False, accepted_by(1, False))
     events.delta(0, Delta("r", 0, "first"))
     lines = events.delta(0, Delta("r", 0, "a\x85b\u2028c\u2029d\n\r\x0b")).decode().splitlines()
     assert [bool(line) for line in lines] == [True, False]

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
-from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.engine.dispatch_requests import BeamSearch, Constraint, TextGenerationReq
+from vfastml.engine.repetition_detection import RepetitionDetection
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -55,6 +56,21 @@ def only_request(engine: FakeDispatchEngine) -> TextGenerationReq:
         ({"logit_bias": {str(token): 100 for token in range(300)}}, "logit_bias", dict.fromkeys(range(300), 100.0)),
         ({"logit_bias": {}}, "logit_bias", {}),
         ({"logit_bias": None}, "logit_bias", None),
+        ({"min_p": 0.1}, "min_p", 0.1),
+        ({"typical_p": 1}, "typical_p", 1.0),
+        ({"frequency_penalty": -2}, "frequency_penalty", -2.0),
+        ({"presence_penalty": 2}, "presence_penalty", 2.0),
+        ({"allowed_token_ids": [3, 5]}, "allowed_token_ids", (3, 5)),
+        ({"allowed_token_ids": []}, "allowed_token_ids", None),
+        ({"bad_words": ["a", "b c"]}, "bad_words", ("a", "b c")),
+        ({"stop_token_ids": [2]}, "stop_token_ids", (2,)),
+        ({"include_stop_str_in_output": True}, "include_stop_str_in_output", True),
+        ({"skip_special_tokens": False}, "skip_special_tokens", False),
+        ({"prompt_logprobs": 0}, "prompt_logprobs", 0),
+        ({"prompt_logprobs": False}, "prompt_logprobs", None),
+        ({"repetition_detection": {}}, "repetition_detection", None),
+        ({"repetition_detection": {"max_pattern_size": 8}}, "repetition_detection", RepetitionDetection(8)),
+        ({}, "logprobs", None),
     ],
 )
 async def test_sampling_fields_reach_the_engine(
@@ -79,6 +95,42 @@ async def test_sampling_fields_reach_the_engine(
         ({"stream": None}, "stream", False),
         ({"return_token_ids": True}, "return_token_ids", True),
         ({"cache_salt": "mine"}, "cache_salt", "mine"),
+        ({"priority": -3}, "priority", -3),
+        ({"truncate_prompt_tokens": -1}, "truncate_prompt_tokens", -1),
+        ({"n": 2, "best_of": 4}, "best_of", 4),
+        ({}, "beams", None),
+        ({}, "constraint", None),
+        ({"response_format": {"type": "text"}}, "constraint", None),
+        ({"response_format": {}, "structured_outputs": {}, "guided_json": {}}, "constraint", None),
+        ({"response_format": {"type": "json_object"}}, "constraint", Constraint("json_object")),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "null"}}}},
+            "constraint",
+            Constraint("json_schema", '{"type":"null"}'),
+        ),
+        ({"structured_outputs": {"json": '{"é": 1}'}}, "constraint", Constraint("json_schema", '{"é": 1}')),
+        ({"structured_outputs": {"json": {"enum": ["é"]}}}, "constraint", Constraint("json_schema", '{"enum":["é"]}')),
+        ({"structured_outputs": {"regex": "a+"}}, "constraint", Constraint("regex", "a+")),
+        ({"structured_outputs": {"choice": ["a", "b"]}}, "constraint", Constraint("choice", '["a","b"]')),
+        ({"structured_outputs": {"grammar": "g"}}, "constraint", Constraint("grammar", "g")),
+        ({"structured_outputs": {"json_object": True}}, "constraint", Constraint("json_object")),
+        ({"guided_choice": ["a"]}, "constraint", Constraint("choice", '["a"]')),
+        ({"guided_regex": "a"}, "constraint", Constraint("regex", "a")),
+        ({"guided_json": {"enum": [1]}}, "constraint", Constraint("json_schema", '{"enum":[1]}')),
+        ({"guided_grammar": "g"}, "constraint", Constraint("grammar", "g")),
+        (
+            {"response_format": {"type": "structural_tag", "structures": [{"begin": "<"}], "triggers": ["<"]}},
+            "constraint",
+            Constraint("structural_tag", '{"structures":[{"begin":"<"}],"triggers":["<"]}'),
+        ),
+        ({"use_beam_search": False, "beam_width": 1, "length_penalty": 1}, "beams", None),
+        ({"use_beam_search": True, "n": 2}, "beams", BeamSearch(2)),
+        ({"use_beam_search": True, "beam_width": 4, "early_stopping": "never"}, "beams", BeamSearch(4, 1.0, "never")),
+        (
+            {"use_beam_search": True, "beam_width": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+            "beams",
+            BeamSearch(4, groups=2, diversity_penalty=0.5),
+        ),
     ],
 )
 async def test_other_fields_reach_the_engine(
@@ -86,6 +138,57 @@ async def test_other_fields_reach_the_engine(
 ) -> None:
     assert (await send(client, **sent)).status_code == 200
     assert getattr(only_request(engine), name) == received
+
+
+@pytest.mark.parametrize(
+    ("send", "sent", "generated", "of_prompt"),
+    [
+        (chat, {"logprobs": True}, 0, None),
+        (chat, {"logprobs": True, "top_logprobs": 5}, 5, None),
+        (chat, {"logprobs": False, "top_logprobs": 0}, None, None),
+        (complete, {"logprobs": 0}, 0, None),
+        (complete, {"logprobs": 20, "echo": True}, 20, 20),
+        (complete, {"logprobs": 3, "echo": True, "prompt_logprobs": 1, "max_tokens": 0}, 3, 1),
+        (complete, {"logprobs": False, "echo": True}, None, None),
+    ],
+)
+async def test_logprobs_reach_the_engine(
+    client: httpx.AsyncClient,
+    engine: FakeDispatchEngine,
+    send: Any,
+    sent: dict[str, Any],
+    generated: int | None,
+    of_prompt: int | None,
+) -> None:
+    assert (await send(client, **sent)).status_code == 200
+    sampling = only_request(engine).sampling
+    assert (sampling.logprobs, sampling.prompt_logprobs) == (generated, of_prompt)
+
+
+@pytest.mark.parametrize(
+    ("send", "sent", "param"),
+    [
+        (chat, {"top_logprobs": 2}, "top_logprobs"),
+        (chat, {"stream": True, "prompt_logprobs": 1}, "prompt_logprobs"),
+        (complete, {"stream": True, "best_of": 2}, "best_of"),
+        (complete, {"beam_width": 2}, "beam_width"),
+        (chat, {"guided_regex": "a", "response_format": {"type": "json_object"}}, "structured_outputs"),
+        (chat, {"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+        (chat, {"response_format": {"type": "json_schema"}}, "response_format"),
+        (chat, {"response_format": {"type": "xml"}}, "response_format.type"),
+        (chat, {"structured_outputs": {"regx": "a"}}, "structured_outputs.regx"),
+        (complete, {"length_penalty": 0.5}, "length_penalty"),
+        (complete, {"early_stopping": True}, "early_stopping"),
+        (complete, {"use_beam_search": True}, "beam_width"),
+        (complete, {"repetition_detection": {"max_pattern_size": 8, "min_count": 1}}, "repetition_detection"),
+    ],
+)
+async def test_fields_that_do_not_go_together_are_refused_by_name(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine, send: Any, sent: dict[str, Any], param: str
+) -> None:
+    response = await send(client, **sent)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert engine.requests == []
 
 
 async def test_chat_leaves_max_tokens_to_the_room_left(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
@@ -148,7 +251,6 @@ async def test_a_string_is_one_user_message(client: httpx.AsyncClient, engine: F
 
 
 OUT_OF_RANGE: list[tuple[str, Any]] = [
-    ("max_tokens", 0),
     ("max_tokens", -1),
     ("max_tokens", 1.0),
     ("max_tokens", "5"),
@@ -174,6 +276,24 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
     ("stop", [1]),
     ("stop", 5),
     ("ignore_eos", 1),
+    ("min_p", 1.1),
+    ("typical_p", 0),
+    ("frequency_penalty", -2.1),
+    ("presence_penalty", 2.1),
+    ("allowed_token_ids", [-1]),
+    ("bad_words", [""]),
+    ("bad_words", ["x"] * 257),
+    ("stop_token_ids", [1] * 129),
+    ("stop_token_ids", ["1"]),
+    ("prompt_logprobs", 21),
+    ("best_of", 0),
+    ("truncate_prompt_tokens", -2),
+    ("priority", 2**31),
+    ("beam_width", 0),
+    ("length_penalty", 11),
+    ("num_beam_groups", 0),
+    ("diversity_penalty", -1),
+    ("early_stopping", "sometimes"),
     ("repetition_penalty", 0),
     ("repetition_penalty", -1),
     ("repetition_penalty", 2.1),

@@ -32,6 +32,7 @@ async def test_chat(client: httpx.AsyncClient) -> None:
             "completion_tokens": 2,
             "total_tokens": 7,
             "prompt_tokens_details": {"cached_tokens": 2},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
 

@@ -13,6 +13,8 @@ MAX_TOTAL_CHOICES = 256
 """Prompts times n."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 1024
+MAX_ALLOWED_TOKENS = 1 << 18
+"""Entries of allowed_token_ids: the largest vocabularies have as many."""
 MAX_NAME_CHARS = 512
 """Model names, cache salts."""
 

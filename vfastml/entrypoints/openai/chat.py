@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.request_id import gen_request_id
-from vfastml.entrypoints.openai import reply_styles, unsupported_fields
+from vfastml.engine.text_parameters import MAX_LOGPROBS
+from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.messages import Messages
+from vfastml.entrypoints.openai.reply_styles import ChatStyle, ReplyStyle
 from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
+from vfastml.errors import InvalidRequestError
 
 
 class ChatCompletionsRequest(TextRequest):
@@ -24,19 +28,28 @@ class ChatCompletionsRequest(TextRequest):
     unsupported: ClassVar = unsupported_fields.CHAT
 
     messages: Messages
+    logprobs: bool | None = None
+    """Report the log probability of each generated token."""
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    """And of so many most probable ones in its place."""
 
     def to_work(self, request_id: str) -> TextGenerationReq:
         """What the engine takes."""
-        return TextGenerationReq(
-            request_id=request_id,
-            model_uri=self.model,
-            messages=self.messages,
-            sampling=self.sampling(),
-            n=self.n,
-            stream=bool(self.stream),
-            return_token_ids=bool(self.return_token_ids),
-            cache_salt=self.cache_salt or "",
-        )
+        return TextGenerationReq(request_id=request_id, messages=self.messages, **self.shared_work())
+
+    def style(self) -> ReplyStyle:
+        """How the answer is worded."""
+        return ChatStyle(names_ids=bool(self.return_tokens_as_token_ids))
+
+    def num_logprobs(self) -> int | None:
+        """See SamplingFields."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _check_top_logprobs(self) -> ChatCompletionsRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequestError("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
+        return self
 
 
 def chat_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
@@ -45,6 +58,6 @@ def chat_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
     async def chat_completions(request: Request) -> Response:
         body = parse_body(await request.body(), ChatCompletionsRequest)
         request_id = gen_request_id("chatcmpl")
-        return await answer(engine, reply_styles.CHAT, request_id, body, [body.to_work(request_id)], keep_alive_s)
+        return await answer(engine, body.style(), request_id, body, [body.to_work(request_id)], keep_alive_s)
 
     return Route("POST", "/v1/chat/completions", chat_completions, "Answer a chat", ChatCompletionsRequest)

@@ -12,7 +12,9 @@ from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_TOTAL_CHOICES
-from vfastml.entrypoints.openai import reply_styles, unsupported_fields
+from vfastml.entrypoints.openai import unsupported_fields
+from vfastml.entrypoints.openai.reply_styles import CompletionStyle, ReplyStyle
+from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, NumLogprobs
 from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.routes import Route
@@ -61,7 +63,13 @@ class CompletionsRequest(TextRequest):
     default_max_tokens: ClassVar[int | None] = 16
 
     prompt: Prompts
+    max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
+    """0 only reads the prompt, which `echo` and `logprobs` say more of."""
     echo: Annotated[bool | None, Field(description="Start the text with the prompt.")] = None
+    logprobs: NumLogprobs = None
+    """Report the log probability of each token, and of so many most probable ones in its place."""
+    add_special_tokens: bool | None = None
+    """Such as one at the beginning of a text, where the model was trained with it; default true."""
 
     @model_validator(mode="after")
     def _check_total_choices(self) -> CompletionsRequest:
@@ -76,16 +84,30 @@ class CompletionsRequest(TextRequest):
     def _work(self, request_id: str, prompt: Prompt) -> TextGenerationReq:
         return TextGenerationReq(
             request_id=request_id,
-            model_uri=self.model,
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_token_ids=None if isinstance(prompt, str) else prompt,
-            sampling=self.sampling(),
-            n=self.n,
-            stream=bool(self.stream),
             echo=bool(self.echo),
-            return_token_ids=bool(self.return_token_ids),
-            cache_salt=self.cache_salt or "",
+            add_special_tokens=self.add_special_tokens is not False,
+            **self.shared_work(),
         )
+
+    def style(self) -> ReplyStyle:
+        """How the answer is worded."""
+        return CompletionStyle(
+            names_ids=bool(self.return_tokens_as_token_ids),
+            echoes=bool(self.echo),
+            shows_prompt=self.prompt_logprobs is not None,
+        )
+
+    def num_logprobs(self) -> int | None:
+        """See SamplingFields."""
+        return self.logprobs
+
+    def num_prompt_logprobs(self) -> int | None:
+        """What is echoed has log probabilities like what is generated."""
+        if self.prompt_logprobs is None and self.echo:
+            return self.num_logprobs()
+        return self.prompt_logprobs
 
 
 def completions_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
@@ -95,6 +117,6 @@ def completions_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
         body = parse_body(await request.body(), CompletionsRequest)
         response_id = gen_request_id("cmpl")
         work = body.to_work(response_id)
-        return await answer(engine, reply_styles.COMPLETION, response_id, body, work, keep_alive_s)
+        return await answer(engine, body.style(), response_id, body, work, keep_alive_s)
 
     return Route("POST", "/v1/completions", completions, "Complete a text", CompletionsRequest)

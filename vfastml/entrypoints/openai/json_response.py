@@ -11,7 +11,7 @@ from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.entrypoints.http_errors import ApiJSONResponse, error_response
 from vfastml.entrypoints.openai.replies import whole_body
-from vfastml.entrypoints.openai.reply_styles import CHAT, COMPLETION
+from vfastml.entrypoints.openai.reply_styles import ChatStyle, CompletionStyle
 
 
 def build_json_response(request_id: str, result: DispatchRequestResult) -> JSONResponse:
@@ -25,7 +25,7 @@ def build_json_response(request_id: str, result: DispatchRequestResult) -> JSONR
 
 def _body(request_id: str, result: DispatchRequestResult) -> dict[str, Any]:
     if isinstance(result.request, TextGenerationReq):
-        return whole_body(COMPLETION if result.request.messages is None else CHAT, request_id, [result])
+        return whole_body(CompletionStyle() if result.request.messages is None else ChatStyle(), request_id, [result])
     if isinstance(result.result, Tokenized):
         tokens = result.result.tokens
         return {"count": len(tokens), "max_model_len": result.result.max_model_len, "tokens": tokens}

@@ -33,16 +33,18 @@ def whole_body(style: ReplyStyle, response_id: str, results: Sequence[DispatchRe
 
 def usage_body(usages: Iterable[Usage]) -> Body:
     """The tokens of all prompts together."""
-    prompt = completion = cached = 0
+    prompt = completion = cached = reasoning = 0
     for usage in usages:
         prompt += usage.prompt_tokens
         completion += usage.completion_tokens
         cached += usage.cached_tokens
+        reasoning += usage.reasoning_tokens
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 
@@ -117,7 +119,10 @@ class _Template:
 
 
 def _is_plain(delta: Delta) -> bool:
-    return bool(delta.text) and delta.token_ids is None and delta.finish_reason is None and delta.stop_reason is None
+    has_details = delta.token_ids is not None or delta.logprobs is not None or delta.prompt_logprobs is not None
+    has_parsed = delta.reasoning or delta.tool_calls
+    has_ended = delta.finish_reason is not None or delta.stop_reason is not None
+    return bool(delta.text) and not (has_ended or has_details or has_parsed)
 
 
 def _choices(style: ReplyStyle, position: int, answer: TextGenerationResult) -> Iterable[Choice]:

@@ -13,9 +13,9 @@ from vfastml.engine.dispatch_requests import DetokenizeReq, TokenizeReq
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS
 from vfastml.entrypoints.openai import unsupported_fields
+from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.json_response import build_json_response
 from vfastml.entrypoints.openai.messages import Messages
-from vfastml.entrypoints.openai.text_request import ApiRequest
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError

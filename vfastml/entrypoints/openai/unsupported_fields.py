@@ -15,67 +15,38 @@ NeutralValues = Mapping[str, tuple[Any, ...]]
 """Field name -> the values, besides null, that ask for nothing."""
 
 _SAMPLING: NeutralValues = {
-    "allowed_token_ids": ([],),
-    "bad_words": ([],),
     "custom_logit_processor": (),
     "custom_params": ({},),
-    "frequency_penalty": (0,),
-    "include_stop_str_in_output": (False,),
     "logits_processors": ([],),
-    "min_p": (0,),
     "no_stop_trim": (False,),
-    "presence_penalty": (0,),
-    "repetition_detection": ({},),
-    "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "stop_regex": ([], ""),
-    "stop_token_ids": ([],),
     "thinking_token_budget": (),
-    "typical_p": (1,),
     "vllm_xargs": ({},),
-}
-
-_BEAMS: NeutralValues = {
-    "beam_width": (1,),
-    "best_of": (1,),
-    "early_stopping": (False,),
-    "length_penalty": (1,),
-    "use_beam_search": (False,),
 }
 
 _GRAMMARS: NeutralValues = {
     "ebnf": ("",),
-    "guided_choice": ([],),
     "guided_decoding_backend": (),
-    "guided_grammar": ("",),
-    "guided_json": ({},),
     "guided_json_object": (False,),
-    "guided_regex": ("",),
     "guided_whitespace_pattern": (),
     "json_schema": ({}, ""),
     "regex": ("",),
-    "response_format": ({"type": "text"}, {}),
     "structural_tag": ({}, ""),
-    "structured_outputs": ({},),
 }
 
 _PROMPT: NeutralValues = {
     "input_embeds": ([],),
     "lora_path": ([], ""),
     "prompt_embeds": ([],),
-    "truncate_prompt_tokens": (),
 }
 
 _REPORTING: NeutralValues = {
     "logprob_start_len": (-1,),
-    "prompt_logprobs": (False,),
     "return_hidden_states": (False,),
     "return_logprob": (False,),
-    "return_tokens_as_token_ids": (False,),
     "top_logprobs_num": (0,),
 }
-
-_SCHEDULING: NeutralValues = {"priority": (0,)}
 
 _TEMPLATE: NeutralValues = {
     "add_generation_prompt": (True,),
@@ -104,7 +75,7 @@ _SERVICES: NeutralValues = {
 # Reasoning is never split off: it stays in the content.
 _REASONING: NeutralValues = {"include_reasoning": (True,), "separate_reasoning": (False,)}
 
-_GENERATION: NeutralValues = {**_SAMPLING, **_BEAMS, **_GRAMMARS, **_PROMPT, **_REPORTING, **_SCHEDULING}
+_GENERATION: NeutralValues = {**_SAMPLING, **_GRAMMARS, **_PROMPT, **_REPORTING}
 
 CHAT: NeutralValues = {
     **_GENERATION,
@@ -114,16 +85,11 @@ CHAT: NeutralValues = {
     **_REASONING,
     "add_special_tokens": (False,),
     "echo": (False,),
-    "logprobs": (False,),
     "suffix": ("",),
-    "top_logprobs": (0,),
 }
 
 COMPLETIONS: NeutralValues = {
     **_GENERATION,
-    "add_special_tokens": (True,),
-    # Here 0 is a number of alternatives, and asks for the chosen token's own.
-    "logprobs": (False,),
     "suffix": ("",),
 }
 

@@ -1,0 +1,122 @@
+"""The fields of a body that say what the text must be: OpenAI's `response_format`, vLLM's `structured_outputs` and its
+older `guided_*`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vfastml.engine.dispatch_requests import Constraint, ConstraintKind
+from vfastml.entrypoints.openai.api_request import ApiRequest
+from vfastml.errors import InvalidRequestError
+
+Schema = dict[str, Any]
+
+
+class JsonSchemaFormat(BaseModel):
+    """A schema and its name, which is not used. It holds whether `strict` or not."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    name: str | None = None
+    schema_: Annotated[Schema | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """Free text, any JSON object, or JSON of a schema."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"] | None = None
+    json_schema: JsonSchemaFormat | None = None
+    structures: list[dict[str, Any]] | None = None
+    """With `structural_tag`: each with a `begin`, a `schema` and an `end`."""
+    triggers: list[str] | None = None
+    """With `structural_tag`: what a `begin` begins with."""
+
+    def to_wire(self) -> Constraint | None:
+        """What the engine takes. Raises InvalidRequestError if a part is missing."""
+        if self.type == "json_object":
+            return Constraint("json_object")
+        if self.type == "structural_tag":
+            return Constraint("structural_tag", _json({"structures": self.structures, "triggers": self.triggers}))
+        if self.type != "json_schema":
+            return None
+        if self.json_schema is None or self.json_schema.schema_ is None:
+            message = "'response_format' of the type 'json_schema' needs a 'schema' in its 'json_schema'."
+            raise InvalidRequestError(message, param="response_format")
+        return Constraint("json_schema", _json(self.json_schema.schema_))
+
+
+class StructuredOutputs(BaseModel):
+    """One of these."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    json_: Annotated[Schema | str | None, Field(alias="json")] = None
+    """A JSON schema, or one as text."""
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    """EBNF, or Lark's form."""
+    json_object: bool | None = None
+    structural_tag: Schema | str | None = None
+    disable_any_whitespace: bool | None = None
+    """There is at most one space between two tokens of JSON in any case."""
+    disable_fallback: bool | None = None
+    """There is none."""
+
+    def to_wire(self) -> list[Constraint]:
+        """What the engine takes, of all that are given."""
+        found: dict[ConstraintKind, str | None] = {
+            "json_schema": _text(self.json_),
+            "regex": self.regex,
+            "choice": _text(self.choice),
+            "grammar": self.grammar,
+            "structural_tag": _text(self.structural_tag),
+        }
+        given = [Constraint(kind, text) for kind, text in found.items() if text is not None]
+        return [*given, Constraint("json_object")] if self.json_object else given
+
+
+class ConstraintFields(ApiRequest):
+    """At most one of them may ask for something."""
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+    def constraint(self) -> Constraint | None:
+        """What the engine takes. Raises InvalidRequestError for more than one."""
+        formatted = None if self.response_format is None else self.response_format.to_wire()
+        older = StructuredOutputs.model_validate(
+            {
+                "json": self.guided_json or None,
+                "regex": self.guided_regex or None,
+                "choice": self.guided_choice or None,
+                "grammar": self.guided_grammar or None,
+            }
+        )
+        structured = [] if self.structured_outputs is None else self.structured_outputs.to_wire()
+        found = [*([formatted] if formatted else []), *structured, *older.to_wire()]
+        if len(found) > 1:
+            message = "A text has one constraint: send either 'response_format' or 'structured_outputs', with one kind."
+            raise InvalidRequestError(message, param="structured_outputs")
+        return found[0] if found else None
+
+
+def _text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise InvalidRequestError("The schema is nested too deep.", param="response_format") from error
