@@ -14,9 +14,9 @@ from openai.types import completion_create_params as openai_completions
 from openai.types.chat import completion_create_params as openai_chat
 
 from tests.docs.markdown import DOCS, code_spans, section, table
+from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
-from vfastml.entrypoints.openai.text_request import ApiRequest
 from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import UnsupportedError
@@ -162,7 +162,25 @@ def _defaults(path: str) -> dict[str, Any]:
     first = msgspec.structs.asdict(work[0] if isinstance(work, list) else work)
     asked = msgspec.structs.asdict(first["sampling"]) if "sampling" in first else {}
     neutral = msgspec.json.decode(msgspec.json.encode(Sampling(max_tokens=1)))
-    return {**neutral, **first, **{name: value for name, value in asked.items() if value is not None}}
+    settled = {name: value for name, value in asked.items() if value is not None}
+    return {**neutral, **first, **settled, **(_reported(path) if asked else {})}
+
+
+def _reported(path: str) -> dict[str, Any]:
+    """Defaults of what is no parameter of sampling: of beam search, once it is asked for, and of the answer's shape."""
+    body: Any = parse_body(msgspec.json.encode(SMALLEST[path]), BODIES[path])
+    search: Any = parse_body(msgspec.json.encode({**SMALLEST[path], "use_beam_search": True, "n": 2}), BODIES[path])
+    beams = search.beams(2)
+    assert beams is not None
+    found = {**msgspec.structs.asdict(beams), "num_beam_groups": beams.groups, "use_beam_search": False}
+    assert body.beams(2) is None
+    assert found.pop("width") == 2
+    found["return_tokens_as_token_ids"] = body.style()._names_ids
+    if path == "/v1/chat/completions":
+        found["logprobs"] = body.sampling().logprobs is not None
+        reporting: Any = parse_body(msgspec.json.encode({**SMALLEST[path], "logprobs": True}), BODIES[path])
+        found["top_logprobs"] = reporting.sampling().logprobs
+    return found
 
 
 def _as_json(values: list[Any]) -> set[str]:

@@ -134,8 +134,8 @@ def test_errors_are_the_clients_own_classes(builtin_service: Service) -> None:
         client.completions.create(model=MODEL, prompt=[5] * 9000)
     assert too_long.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError) as unsupported:
-        client.chat.completions.create(model=MODEL, messages=QUESTION, logprobs=True)
-    assert unsupported.value.param == "logprobs"
+        client.chat.completions.create(model=MODEL, messages=QUESTION, modalities=["text", "audio"])
+    assert unsupported.value.param == "modalities"
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=9)
 

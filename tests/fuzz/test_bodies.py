@@ -16,9 +16,9 @@ from tests.fuzz.http_cases import body_bytes
 from vfastml.engine.wire import decode_request, encode_request
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.limits import MAX_TOTAL_CHOICES
+from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
-from vfastml.entrypoints.openai.text_request import ApiRequest
 from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import UserError
