@@ -1,4 +1,4 @@
-"""The engine by itself, in this process: `python -m benchmarks.engine overhead`, `throughput` or `prefix`."""
+"""The engine by itself, in this process: `python -m benchmarks.engine MODE`, as `--help` says."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks.engine_overhead import measure_overhead, prefix_cache_work_ms
 from benchmarks.engine_records import EngineResult, EngineRun, draw, table
 from benchmarks.engine_requests import Answers, answer
+from benchmarks.engine_sampling import measure_sampling
 from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
 from benchmarks.machine import this_machine
 from benchmarks.memory_bandwidth import WeightReading, weight_bytes
@@ -74,6 +75,17 @@ def overhead(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
     gc.freeze()
     return [
         EngineRun(case="", sequences=size, repeat=repeat, figures=measure_overhead(encoder, size, args.steps, rng))
+        for repeat in range(1, args.repeats + 1)
+        for size in args.batch
+    ]
+
+
+def sampling(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
+    """Choosing the tokens of a step, by what the requests ask for."""
+    encoder = load_prompt_encoder(folder, num_embeddings=1 << 30)
+    rng = random.Random(args.seed)
+    return [
+        EngineRun(case="", sequences=size, repeat=repeat, figures=measure_sampling(encoder, size, args.steps, rng))
         for repeat in range(1, args.repeats + 1)
         for size in args.batch
     ]
@@ -231,8 +243,10 @@ def _spread(values: Sequence[float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("python -m benchmarks.engine", "The engine by itself, without HTTP.")
     modes = parser.add_subparsers(dest="mode", required=True)
-    each = {measure.__name__: _mode(modes, measure) for measure in (overhead, throughput, prefix)}
+    each = {measure.__name__: _mode(modes, measure) for measure in (overhead, sampling, throughput, prefix)}
     each["overhead"].add_argument("--steps", type=positive, default=300, metavar="N", help="of a run")
+    each["sampling"].add_argument("--steps", type=positive, default=20, metavar="N", help="of a run")
+    each["sampling"].set_defaults(batch=counts("1,64"))
     step_tokens = "as the model server takes it, but no less than the largest batch"
     for mode, batch, input_tokens in (("throughput", "1,8,32", 128), ("prefix", "8", 512)):
         add = each[mode].add_argument
