@@ -32,6 +32,7 @@ class Choice:
         self._has_called = False
         self._sum_scores = 0.0
         self._pending = PendingDelta(sequence, encoded, vocabulary.token_bytes)
+        self._wants_tokens = self._pending.wants_tokens or sequence.sampling.is_ranked
 
     @property
     def mean_score(self) -> float:
@@ -43,8 +44,9 @@ class Choice:
     ) -> Delta | None:
         """Takes the sequence's newest token; with `must_end` it is the last, for that reason if it has none itself.
         Returns what is to be sent now, if anything; the last has a reason."""
-        self._pending.add_token(sampled)
-        self._sum_scores += sampled.score or 0.0
+        if self._wants_tokens:
+            self._pending.add_token(sampled)
+            self._sum_scores += sampled.score or 0.0
         if sampled.token in end_token_ids and not self._sampling.ignore_eos:
             return self._end_by(sampled.token, None)
         if sampled.token in self._sampling.stop_token_ids:
@@ -56,11 +58,11 @@ class Choice:
             return self._send_last("stop", stop_string)
         if must_end is not None:
             return self._end(must_end)
-        if self._goes_round_in_circles():
+        if self._sampling.repetition_detection is not None and self._goes_round_in_circles():
             return self._end("stop", "repetition")
         if len(self.sequence.tokens) >= self._max_length:
             return self._end("length")
-        return self._pending.send() if self._streams and self._pending.has_news else None
+        return self._pending.news() if self._streams else None
 
     def end_empty(self) -> Delta:
         """The only delta of a choice that gets no token."""
@@ -91,9 +93,11 @@ class Choice:
         return stop_string
 
     def _add(self, piece: str) -> None:
+        if not piece:
+            return
         if self._parser is None:
             self._pending.add_text(piece)
-        elif piece:
+        else:
             self._add_parsed(self._parser.push(piece))
 
     def _add_parsed(self, parsed: Parsed) -> None:

@@ -43,20 +43,26 @@ class OpenRequest:
         if self._scheduled_s is None:
             self._scheduled_s = time.monotonic()
 
-    def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> list[Delta]:
-        """Takes the sequence's newest token. Returns what is to be sent now; the choice may not be open any more."""
+    def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> Delta | None:
+        """Takes the sequence's newest token. What it returns is to be sent if it has no finish_reason, else `end` says
+        what is."""
         if self._first_token_s is None:
             self._first_token_s = time.monotonic()
-        must_end = self._must_end(sequence)
-        return self._sent(sequence, self._choices[sequence.index].push(sampled, end_token_ids, must_end=must_end))
+        must_end = None
+        if sequence.matcher is not None or sequence.sampling.max_time is not None:
+            must_end = self._must_end(sequence)
+        return self._choices[sequence.index].push(sampled, end_token_ids, must_end=must_end)
 
-    def end_empty(self, sequence: Sequence) -> list[Delta]:
+    def end_empty(self, sequence: Sequence) -> Delta:
         """The choice ends with its prompt: no token is asked for."""
-        return self._sent(sequence, self._choices[sequence.index].end_empty())
+        return self._choices[sequence.index].end_empty()
 
-    def is_open(self, sequence: Sequence) -> bool:
-        """Whether the choice goes on."""
-        return sequence.index in self._open
+    def end(self, sequence: Sequence, last: Delta) -> list[Delta]:
+        """The choice is not open any more. Returns what is to be sent now."""
+        del self._open[sequence.index]
+        if self._best_of is None:
+            return [last]
+        return self._best_of.end(last, self._choices[sequence.index].mean_score)
 
     @property
     def has_ended(self) -> bool:
@@ -73,15 +79,6 @@ class OpenRequest:
             reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices.values()),
         )
         return Finished(self._encoded.request_id, usage, self._timings())
-
-    def _sent(self, sequence: Sequence, delta: Delta | None) -> list[Delta]:
-        if delta is None:
-            return []
-        if delta.finish_reason is not None:
-            del self._open[sequence.index]
-        if self._best_of is None:
-            return [delta]
-        return self._best_of.end(delta, self._choices[sequence.index].mean_score)
 
     def _must_end(self, sequence: Sequence) -> Ending | None:
         if sequence.matcher is not None and sequence.matcher.is_over:

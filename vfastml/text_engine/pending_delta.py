@@ -16,6 +16,7 @@ class PendingDelta:
     def __init__(self, sequence: Sequence, encoded: EncodedRequest, token_bytes: BytesOf) -> None:
         sampling = sequence.sampling
         self._sequence = sequence
+        self._index = sequence.index
         self._request_id = encoded.request_id
         self._token_bytes = token_bytes
         self._keeps_ids = encoded.request.return_token_ids
@@ -31,22 +32,12 @@ class PendingDelta:
         self._logprobs: list[PlaceLogprobs] = []
 
     @property
-    def has_news(self) -> bool:
-        """There is something to send."""
-        return bool(
-            self._texts
-            or self._token_ids
-            or self._scores
-            or self._logprobs
-            or self._reasoning
-            or self._tool_calls
-            or self._owes_prompt
-        )
+    def wants_tokens(self) -> bool:
+        """Something is asked for of each token, with text or without."""
+        return self._has_details
 
     def add_token(self, sampled: SampledToken) -> None:
-        """What is asked for of each token, with text or without."""
-        if not self._has_details:
-            return
+        """What is asked for of it."""
         if self._keeps_ids:
             self._token_ids.append(sampled.token)
         if self._keeps_scores and sampled.score is not None:
@@ -66,18 +57,25 @@ class PendingDelta:
             self._reasoning.append(parsed.reasoning)
         self._tool_calls += parsed.tool_calls
 
+    def news(self) -> Delta | None:
+        """All of it, if there is something to send."""
+        if self._texts or self._token_ids or self._scores or self._logprobs:
+            return self.send()
+        return self.send() if self._reasoning or self._tool_calls or self._owes_prompt else None
+
     def send(self, finish_reason: str | None = None, stop_reason: str | int | None = None, /) -> Delta:
         """All of it, which is not pending any more."""
         text, self._texts = "".join(self._texts), []
+        if not (self._has_details or self._owes_prompt or self._reasoning or self._tool_calls):
+            return Delta(self._request_id, self._index, text, None, finish_reason, stop_reason)
         token_ids = scores = logprobs = prompt = tool_calls = None
         reasoning = ""
-        if self._has_details:
-            if self._keeps_ids:
-                token_ids, self._token_ids = self._token_ids, []
-            if self._keeps_scores:
-                scores, self._scores = self._scores, []
-            if self._keeps_logprobs:
-                logprobs, self._logprobs = self._logprobs, []
+        if self._keeps_ids:
+            token_ids, self._token_ids = self._token_ids, []
+        if self._keeps_scores:
+            scores, self._scores = self._scores, []
+        if self._keeps_logprobs:
+            logprobs, self._logprobs = self._logprobs, []
         if self._reasoning or self._tool_calls:
             reasoning, self._reasoning = "".join(self._reasoning), []
             tool_calls, self._tool_calls = self._tool_calls or None, []
@@ -85,7 +83,7 @@ class PendingDelta:
             prompt, self._owes_prompt = prompt_logprobs(self._sequence.prompt_scores or (), self._token_bytes), False
         return Delta(
             self._request_id,
-            self._sequence.index,
+            self._index,
             text,
             token_ids,
             finish_reason,

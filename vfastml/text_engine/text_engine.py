@@ -210,16 +210,23 @@ class TextEngine:
             self._push(request, sequence, sampled[0], replies)
 
     def _push(self, request: OpenRequest, choice: Sequence, sampled: SampledToken, replies: StepReplies) -> None:
+        delta = self._pushed(request, choice, sampled)
+        if delta is None:
+            return
+        if delta.finish_reason is None:
+            replies.append(delta)
+            return
+        replies += request.end(choice, delta)
+        self._scheduler.remove(choice)
+        self._close_if_ended(request, choice.request_id, replies)
+
+    def _pushed(self, request: OpenRequest, choice: Sequence, sampled: SampledToken) -> Delta | None:
         if choice.sampling.max_tokens == 0:
-            replies += request.end_empty(choice)
-        else:
-            choice.tokens.append(sampled.token)
-            if choice.matcher is not None and sampled.token not in self._end_token_ids:
-                choice.matcher.accept(sampled.token)
-            replies += request.push(choice, sampled, self._end_token_ids)
-        if not request.is_open(choice):
-            self._scheduler.remove(choice)
-            self._close_if_ended(request, choice.request_id, replies)
+            return request.end_empty(choice)
+        choice.tokens.append(sampled.token)
+        if choice.matcher is not None and sampled.token not in self._end_token_ids:
+            choice.matcher.accept(sampled.token)
+        return request.push(choice, sampled, self._end_token_ids)
 
     def _close_if_ended(self, request: OpenRequest | BeamRequest, request_id: str, replies: StepReplies) -> None:
         if request.has_ended:
