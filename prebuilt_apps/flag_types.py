@@ -6,6 +6,7 @@ import json
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,6 +14,14 @@ from vfastml.text_engine.engine_config import parse_memory
 from vfastml.utils.logging import checked_level
 
 _T = TypeVar("_T")
+
+
+def text_file(path: str) -> str:
+    """What the file holds."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentTypeError(f"{path!r} cannot be read as text: {error}") from error
 
 
 def port(text: str) -> int:

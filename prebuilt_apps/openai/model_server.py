@@ -15,6 +15,7 @@ from prebuilt_apps.extras import import_part
 from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS
+from vfastml.text_engine.chat_dialect import REASONING_PARSERS, TOOL_CALL_PARSERS
 from vfastml.text_engine.engine_config import DECODERS, MEASURING, QUANTIZATIONS, EngineConfig
 from vfastml.utils.logging import configure_logging
 
@@ -68,9 +69,23 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="JSON",
         help="an object of defaults that a request may override, such as '{\"top_p\": 0.9}'",
     )
+    _add_chat(parser)
     add("--profile", metavar="DIR", help="trace a few warm steps with torch's profiler, into a file in this folder")
     _add_sizes(parser)
     _add_queue_bounds(parser)
+
+
+def _add_chat(parser: argparse._ActionsContainer) -> None:
+    add = parser.add_argument
+    add(
+        "--chat-template",
+        type=flag_types.text_file,
+        metavar="FILE",
+        help="a Jinja template for messages; default: the model's own",
+    )
+    shows = "auto sees it in the chat template"
+    add("--tool-call-parser", default="auto", choices=TOOL_CALL_PARSERS, help=f"how tool calls are written; {shows}")
+    add("--reasoning-parser", default="auto", choices=REASONING_PARSERS, help=f"how reasoning is marked; {shows}")
 
 
 def _add_sizes(parser: argparse._ActionsContainer) -> None:
@@ -172,6 +187,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             measure_limits=options.measure_limits,
             decoder=options.decoder,
             quantization=options.quantization,
+            chat_template=options.chat_template,
+            tool_call_parser=options.tool_call_parser,
+            reasoning_parser=options.reasoning_parser,
         ),
         trace_folder=options.profile,
         max_waiting=options.max_waiting,

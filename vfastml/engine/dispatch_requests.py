@@ -126,6 +126,8 @@ class TemplateOptions(msgspec.Struct, array_like=True, frozen=True, gc=False):
     continue_final_message: bool = False
     """The last message is the beginning of the answer."""
     documents: list[dict[str, Any]] | None = None
+    reasoning_effort: str | None = None
+    """A hint, for templates that know it in some form: `none`, `low`, `medium`, `high` ..."""
 
 
 class TextGenerationForward(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,9 @@ MAX_STOP_CHARS = 1024
 MAX_ALLOWED_TOKENS = 1 << 18
 """Entries of allowed_token_ids: the largest vocabularies have as many."""
 MAX_TOOLS = 128
+MAX_DOCUMENTS = 128
+MAX_TEMPLATE_KWARGS = 32
+MAX_EFFORT_CHARS = 32
 MAX_NAME_CHARS = 512
 """Model names, cache salts."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedModel, Tokenized
+from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import UnsupportedError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, profiles_folder, resolve_model
@@ -70,7 +70,7 @@ class TextGenerationModelServerHF(ModelServer):
         if isinstance(request, TextGenerationReq):
             return self._request_encoder.encode(request)
         if isinstance(request, TokenizeReq):
-            return self._tokenized(request)
+            return self._request_encoder.tokenized(request)
         if isinstance(request, DetokenizeReq):
             encoder = self._loaded.encoder
             encoder.check_token_ids(request.tokens, "tokens")
@@ -119,9 +119,3 @@ class TextGenerationModelServerHF(ModelServer):
     def decoder(self) -> str:
         """See ModelServer."""
         return self._loaded.decoder
-
-    def _tokenized(self, request: TokenizeReq) -> Tokenized:
-        tokens = self._request_encoder.encode_prompt(
-            request.messages, request.prompt, add_special_tokens=request.add_special_tokens
-        )
-        return Tokenized(request.request_id, tokens, self._loaded.limits.max_model_len)

@@ -50,6 +50,12 @@ class EngineConfig:
     """Whether the sizes above that are not given come from measured steps: `auto` (of the first start of this model on
     this machine), `never` (then they are 64 and 128, float32: 64, and on a GPU 256 and 8192) or `again` (of this
     start)."""
+    chat_template: str | None = None
+    """A Jinja template in the place of the model's own."""
+    tool_call_parser: str = "auto"
+    """How the model writes tool calls, one of TOOL_CALL_PARSERS (chat_dialect.py); `auto` sees it in the template."""
+    reasoning_parser: str = "auto"
+    """How it writes reasoning, one of REASONING_PARSERS."""
 
 
 def parse_memory(text: str) -> int:

@@ -69,7 +69,13 @@ def load_engine(
     report("loading weights")
     decoder = load_decoder(folder, config, options, name=name, device=device, dtype=dtype)
     report("loading the tokenizer")
-    encoder = load_prompt_encoder(folder, num_embeddings=decoder.vocab_size)
+    encoder = load_prompt_encoder(
+        folder,
+        num_embeddings=decoder.vocab_size,
+        chat_template=config.chat_template,
+        tool_call_parser=config.tool_call_parser,
+        reasoning_parser=config.reasoning_parser,
+    )
     report("checking the model")
     check_decoder(decoder)
     limits = settle_limits(config, decoder)

@@ -7,38 +7,49 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from vfastml.engine.dispatch_requests import TemplateOptions
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.byte_detokenizer import ByteDetokenizer, token_pieces
+from vfastml.text_engine.chat_dialect import ChatDialect, chat_dialect
+from vfastml.text_engine.chat_template import ChatTemplate
 from vfastml.text_engine.detokenizer import Detokenizer, WindowDetokenizer
+from vfastml.text_engine.gap_tokens import GapTokens, gap_tokens
 from vfastml.text_engine.token_bytes import TokenBytes
 
 logger = logging.getLogger(__name__)
 
-_TEXT_PARTS = ("text", "refusal")
-"""Types of content parts; the text is under the same name."""
+_PLAIN = TemplateOptions()
 
 
 class PromptEncoder:
     """A model's tokenizer and chat template. Safe to use from two threads: nothing that it answers changes.
 
-    Without a chat template, messages become lines of `role: content` and a last line `assistant:`. The tokenizer may
-    have more tokens than the model has embeddings; they are refused, because the model would break on one.
+    The tokenizer may have more tokens than the model has embeddings; they are refused, because the model would break on
+    one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, num_embeddings: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_embeddings: int | None = None,
+        chat_template: str | None = None,
+        tool_call_parser: str = "auto",
+        reasoning_parser: str = "auto",
+    ) -> None:
+        """`chat_template` stands in for the tokenizer's own; the parsers are as `chat_dialect` takes them."""
         if not tokenizer.is_fast:
             raise UnsupportedError(f"{type(tokenizer).__name__} is not a tokenizer of the tokenizers library.")
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._template: str | None = tokenizer.chat_template
-        if isinstance(self._template, dict):
-            self._template = self._template.get("default")
-        self.has_template = self._template is not None
+        template = chat_template or _own_template(tokenizer)
+        self.has_template = template is not None
+        self.dialect: ChatDialect = chat_dialect(template or "", tool_call_parser, reasoning_parser)
+        self._template = ChatTemplate(tokenizer, template, self.dialect.tools)
         self._pieces = token_pieces(self._backend)
         self._all_pieces = token_pieces(self._backend, keeps_special=True)
         self._token_bytes = TokenBytes(self._backend)
@@ -46,15 +57,30 @@ class PromptEncoder:
         self._longest_token = max((len(token.encode()) for token in vocab), default=1)
         num_ids = max(vocab.values(), default=0) + 1  # more than tokens, where ids are left out
         self.vocab_size = num_ids if num_embeddings is None else min(num_ids, num_embeddings)
+        self._gap_tokens: GapTokens | None = gap_tokens(self.special_id)
         if not self.has_template:
             logger.warning("the model has no chat template: messages become plain lines of 'role: content'")
 
-    def encode_messages(self, messages: list[dict[str, Any]] | str, *, max_tokens: int) -> list[int]:
-        """Rendered with the chat template, which writes its own special tokens. Raises as `encode_text` does, and
-        InvalidRequestError if the template refuses the messages."""
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        return self.encode_text(self._render(messages), max_tokens=max_tokens, add_special_tokens=False)
+    def render(
+        self,
+        messages: list[dict[str, Any]] | str,
+        options: TemplateOptions = _PLAIN,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The prompt's text, as ChatTemplate renders it."""
+        return self._template.render(messages, options, tools)
+
+    def encode_messages(
+        self,
+        messages: list[dict[str, Any]] | str,
+        *,
+        max_tokens: int,
+        options: TemplateOptions = _PLAIN,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> list[int]:
+        """Rendered with the chat template, which writes its own special tokens. Raises as `encode_text` and `render`
+        do."""
+        return self.encode_text(self.render(messages, options, tools), max_tokens=max_tokens, add_special_tokens=False)
 
     def encode_text(self, text: str, *, max_tokens: int, add_special_tokens: bool = True) -> list[int]:
         """Token ids. Raises InvalidRequestError (context_length_exceeded) for text that cannot have as few as
@@ -66,6 +92,18 @@ class PromptEncoder:
         if max(tokens, default=0) >= self.vocab_size:
             raise InvalidRequestError("The text has a special token that the model does not know.")
         return tokens
+
+    def encode_gap(self, prompt: str | None, suffix: str, *, max_tokens: int) -> list[int]:
+        """A prompt for what stands between the two texts. Raises as `encode_text` does, and UnsupportedError for a
+        model that was not trained to fill in."""
+        if self._gap_tokens is None:
+            raise UnsupportedError("This model cannot fill in text before a 'suffix'.", param="suffix")
+        if prompt is None:
+            raise InvalidRequestError("'suffix' needs a prompt that is text.", param="suffix")
+        before, after = (
+            self.encode_text(text, max_tokens=max_tokens, add_special_tokens=False) for text in (prompt, suffix)
+        )
+        return self._gap_tokens.around(before, after)
 
     def decode(self, tokens: list[int]) -> str:
         """Text without special tokens."""
@@ -101,55 +139,23 @@ class PromptEncoder:
         """The tokenizer's own end token."""
         return self._tokenizer.eos_token_id  # type: ignore[no-any-return]
 
-    def _plain(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Text parts joined, absent content empty, `developer` as `system` unless the template knows it."""
-        role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str):
-            raise InvalidRequestError("Each message must be an object with a 'role'.", param="messages")
-        if role == "developer" and "developer" not in (self._template or ""):
-            role = "system"
-        return {**message, "role": role, "content": _joined(message.get("content"))}
-
-    def _render(self, messages: list[dict[str, Any]]) -> str:
-        plain = [self._plain(message) for message in messages]
-        if self._template is None:
-            lines = [f"{message['role']}: {message['content']}" for message in plain]
-            return "\n".join([*lines, "assistant:"])
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(
-                    plain, chat_template=self._template, tokenize=False, add_generation_prompt=True
-                )
-            )
-        except TemplateError as error:  # the template's own words, such as "roles must alternate"
-            reason = str(error)[:200]
-            raise InvalidRequestError(f"The model's chat template refused: {reason}", param="messages") from error
-        except Exception as error:
-            logger.info("chat template failed: %r", error)
-            raise InvalidRequestError("The messages do not fit the model's chat template.", param="messages") from error
+    def special_id(self, text: str) -> int | None:
+        """The id of the special token that is spelled so; None for other tokens, and for what is no token."""
+        token = self._backend.token_to_id(text)
+        added = None if token is None else self._tokenizer.added_tokens_decoder.get(token)
+        return token if added is not None and added.special else None
 
 
-def _joined(content: object) -> str:
-    """The text of a message. Raises InvalidRequestError for content that is no text."""
-    if isinstance(content, list):
-        return "".join(_part_text(part) for part in content)
-    if content is None or isinstance(content, str):
-        return content or ""
-    raise InvalidRequestError("The content of a message must be a string, a list or null.", param="messages")
-
-
-def _part_text(part: object) -> str:
-    kind = part.get("type", "text") if isinstance(part, dict) else None
-    text = part.get(kind) if isinstance(part, dict) and kind in _TEXT_PARTS else None
-    if not isinstance(text, str):
-        raise InvalidRequestError("The parts of a message's content must be text.", param="messages")
-    return text
-
-
-def load_prompt_encoder(folder: Path, *, num_embeddings: int) -> PromptEncoder:
-    """The tokenizer in a model's folder; no code of the folder is run."""
+def load_prompt_encoder(folder: Path, *, num_embeddings: int, **options: Any) -> PromptEncoder:
+    """The tokenizer in a model's folder; no code of the folder is run. `options` are PromptEncoder's."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return PromptEncoder(tokenizer, num_embeddings=num_embeddings)
+    return PromptEncoder(tokenizer, num_embeddings=num_embeddings, **options)
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The tokenizer's; of several, the one that knows tools."""
+    own = tokenizer.chat_template
+    return own.get("tool_use", own.get("default")) if isinstance(own, dict) else own
 
 
 def context_length_exceeded(max_model_len: int, num_tokens: int | None = None, param: str | None = None) -> Exception:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from vfastml.engine.dispatch_replies import Limits
-from vfastml.engine.dispatch_requests import Constraint, SamplingParams, TemplateOptions, TextGenerationReq
+from vfastml.engine.dispatch_replies import Limits, Tokenized
+from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq, TokenizeReq
 from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine.answer_forms import AnswerForms, offered_tools
 from vfastml.text_engine.bad_words import barred_tokens
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
-from vfastml.text_engine.constraints.grammars import PARAM
-from vfastml.text_engine.constraints.token_matcher import TokenMatcher
 from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.forward_defaults import ForwardDefaults
 from vfastml.text_engine.num_choices import check_between, num_choices
@@ -20,6 +18,8 @@ from vfastml.text_engine.sampling import Sampling, settle_sampling
 
 _LONGEST_CUT = 1 << 20
 """Tokens of a prompt of which only the last ones are asked for."""
+_END_TOKENS = 16
+"""Of the prompt, which may end with the beginning of reasoning."""
 
 
 class RequestEncoder:
@@ -37,7 +37,7 @@ class RequestEncoder:
     ) -> None:
         """Without a compiler, constraints are refused."""
         self._encoder = encoder
-        self._compiler = compiler
+        self._forms = AnswerForms(encoder.dialect, encoder.special_id, compiler)
         self._limits = limits
         self._defaults = defaults
         try:
@@ -50,14 +50,14 @@ class RequestEncoder:
         """Raises InvalidRequestError, or UnsupportedError, with the name of the field at fault."""
         if request.model_adapter_uri is not None:
             raise UnsupportedError("Adapters are not supported yet.", param="model_adapter_uri")
-        _refuse_unsupported(request)
         choices = num_choices(request, self._defaults.n, self._limits.max_num_seqs)
         tokens = self._prompt_tokens(request)
         room = self._room_after(tokens, request)
         sampling = settle_sampling(request.sampling, self._defaults.sampling, room=room)
-        if request.constraint is not None:  # what it allows may have no other end
-            sampling = replace(sampling, ignore_eos=False)
         self._check_tokens(request.sampling)
+        form = self._forms.of(request, self._encoder.decode_all(tokens[-_END_TOKENS:]))
+        if form.matcher is not None:  # what it allows may have no other end
+            sampling = replace(sampling, ignore_eos=False)
         _check_sense(request, sampling)
         return EncodedRequest(
             request,
@@ -66,40 +66,48 @@ class RequestEncoder:
             self._echo_text(request, tokens),
             choices.num_generated,
             choices.num_answers,
-            self._matcher(request.constraint),
+            form.matcher,
+            form.new_output_parser,
+            form.keeps_special_tokens,
         )
 
-    def encode_prompt(
-        self,
-        messages: list[dict[str, Any]] | str | None,
-        prompt: str | None,
-        *,
-        add_special_tokens: bool = True,
-        max_tokens: int | None = None,
-    ) -> list[int]:
-        """Token ids of exactly one of the two, at most `max_tokens`, else the context's; `add_special_tokens` is for
-        `prompt`. Raises as `encode` does."""
-        if (messages is None) == (prompt is None):
+    def tokenized(self, request: TokenizeReq) -> Tokenized:
+        """The answer. Raises as `encode` does."""
+        if (request.messages is None) == (request.prompt is None):
             raise InvalidRequestError("Give exactly one of messages and prompt.")
-        max_tokens = max_tokens or self._limits.max_model_len
-        if messages is not None:
-            return self._encoder.encode_messages(messages, max_tokens=max_tokens)
-        return self._encoder.encode_text(prompt or "", max_tokens=max_tokens, add_special_tokens=add_special_tokens)
+        most = self._limits.max_model_len
+        if request.messages is None:
+            text = request.prompt or ""
+            tokens = self._encoder.encode_text(text, max_tokens=most, add_special_tokens=request.add_special_tokens)
+        else:
+            text = self._encoder.render(request.messages, request.template, request.tools)
+            tokens = self._encoder.encode_text(text, max_tokens=most, add_special_tokens=False)
+        return Tokenized(request.request_id, tokens, most, text if request.with_text else None)
 
     def _prompt_tokens(self, request: TextGenerationReq) -> list[int]:
         given = [part for part in (request.messages, request.prompt, request.prompt_token_ids) if part is not None]
         if len(given) != 1:
             raise InvalidRequestError("Give exactly one of messages, prompt and prompt token ids.")
         keep = self._num_kept(request)
-        tokens = request.prompt_token_ids
-        if tokens is None:
-            most = self._limits.max_model_len if keep is None else _LONGEST_CUT
-            tokens = self.encode_prompt(
-                request.messages, request.prompt, add_special_tokens=request.add_special_tokens, max_tokens=most
-            )
-        else:
-            self._encoder.check_token_ids(tokens, "prompt")
+        tokens = self._all_prompt_tokens(request, self._limits.max_model_len if keep is None else _LONGEST_CUT)
         return tokens if keep is None else tokens[-keep:]
+
+    def _all_prompt_tokens(self, request: TextGenerationReq, most: int) -> list[int]:
+        if request.suffix is not None:
+            return self._encoder.encode_gap(request.prompt, request.suffix, max_tokens=most)
+        if request.prompt_token_ids is not None:
+            self._encoder.check_token_ids(request.prompt_token_ids, "prompt")
+            return request.prompt_token_ids
+        if request.messages is None:
+            special = request.add_special_tokens
+            return self._encoder.encode_text(request.prompt or "", max_tokens=most, add_special_tokens=special)
+        tools = offered_tools(request)
+        return self._encoder.encode_messages(
+            request.messages,
+            max_tokens=most,
+            options=request.template,
+            tools=() if tools is None else tools.tools,
+        )
 
     def _num_kept(self, request: TextGenerationReq) -> int | None:
         """Of the prompt's last tokens; None keeps all."""
@@ -139,13 +147,6 @@ class RequestEncoder:
         barred = barred_tokens(sampling.bad_words, self._tokens_of_word)
         return replace(sampling, barred_tokens=barred, is_ranked=is_ranked)
 
-    def _matcher(self, constraint: Constraint | None) -> TokenMatcher | None:
-        if constraint is None:
-            return None
-        if self._compiler is None:
-            raise UnsupportedError("Constraints are not supported by this server.", param=PARAM)
-        return self._compiler.matcher(constraint)
-
     def _tokens_of_word(self, word: str) -> list[int]:
         return self._encoder.encode_text(word, max_tokens=self._limits.max_model_len, add_special_tokens=False)
 
@@ -153,18 +154,6 @@ class RequestEncoder:
         if not request.echo:
             return ""
         return self._encoder.decode_all(tokens) if request.prompt is None else request.prompt
-
-
-def _refuse_unsupported(request: TextGenerationReq) -> None:
-    asked = {
-        "tools": request.tool_use is not None,
-        "template": request.template != TemplateOptions(),
-        "suffix": request.suffix is not None,
-        "splits_reasoning": request.splits_reasoning,
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise UnsupportedError(f"'{name}' is not supported by this model server.", param=name)
 
 
 def _check_sense(request: TextGenerationReq, sampling: Sampling) -> None:

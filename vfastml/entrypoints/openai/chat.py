@@ -15,14 +15,16 @@ from vfastml.engine.text_parameters import MAX_LOGPROBS
 from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.messages import Messages
 from vfastml.entrypoints.openai.reply_styles import ChatStyle, ReplyStyle
+from vfastml.entrypoints.openai.template_fields import TemplateFields
 from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
+from vfastml.entrypoints.openai.tool_fields import ToolFields
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
 
 
-class ChatCompletionsRequest(TextRequest):
+class ChatCompletionsRequest(TextRequest, ToolFields, TemplateFields):
     """The body of a chat request. `messages` are plain dicts, ready for TextGenerationReq."""
 
     unsupported: ClassVar = unsupported_fields.CHAT
@@ -32,14 +34,27 @@ class ChatCompletionsRequest(TextRequest):
     """Report the log probability of each generated token."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     """And of so many most probable ones in its place."""
+    include_reasoning: bool | None = None
+    """False leaves reasoning out of the answer; default true."""
+    separate_reasoning: bool | None = None
+    """False leaves reasoning in the text; default true."""
 
     def to_work(self, request_id: str) -> TextGenerationReq:
         """What the engine takes."""
-        return TextGenerationReq(request_id=request_id, messages=self.messages, **self.shared_work())
+        return TextGenerationReq(
+            request_id=request_id,
+            messages=self.messages,
+            tool_use=self.tool_use(),
+            template=self.template(),
+            splits_reasoning=self.separate_reasoning is not False,
+            **self.shared_work(),
+        )
 
     def style(self) -> ReplyStyle:
         """How the answer is worded."""
-        return ChatStyle(names_ids=bool(self.return_tokens_as_token_ids))
+        return ChatStyle(
+            names_ids=bool(self.return_tokens_as_token_ids), shows_reasoning=self.include_reasoning is not False
+        )
 
     def num_logprobs(self) -> int | None:
         """See SamplingFields."""

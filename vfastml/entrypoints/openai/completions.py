@@ -70,6 +70,8 @@ class CompletionsRequest(TextRequest):
     """Report the log probability of each token, and of so many most probable ones in its place."""
     add_special_tokens: bool | None = None
     """Such as one at the beginning of a text, where the model was trained with it; default true."""
+    suffix: str | None = None
+    """What comes after the text that is asked for, where the model was trained to fill in."""
 
     @model_validator(mode="after")
     def _check_total_choices(self) -> CompletionsRequest:
@@ -88,6 +90,7 @@ class CompletionsRequest(TextRequest):
             prompt_token_ids=None if isinstance(prompt, str) else prompt,
             echo=bool(self.echo),
             add_special_tokens=self.add_special_tokens is not False,
+            suffix=self.suffix or None,
             **self.shared_work(),
         )
 

@@ -37,14 +37,15 @@ class ChatStyle:
     chunk_object = "chat.completion.chunk"
     prompt_ids_in_choices = False
 
-    def __init__(self, *, names_ids: bool = False) -> None:
+    def __init__(self, *, names_ids: bool = False, shows_reasoning: bool = True) -> None:
         """`names_ids`: log probabilities name tokens by their ids."""
         self._names_ids = names_ids
+        self._shows_reasoning = shows_reasoning
 
     def whole(self, index: int, choice: TextChoice) -> Choice:
         content = None if choice.tool_calls and not choice.text else choice.text
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        message |= _reasoning(choice.reasoning)
+        message |= self._reasoning(choice.reasoning)
         if choice.tool_calls:
             message["tool_calls"] = [_called(call) for call in choice.tool_calls]
         logprobs = self._logprobs(choice.logprobs)
@@ -61,12 +62,24 @@ class ChatStyle:
         return _unfinished(index, {"role": "assistant", "content": ""})
 
     def pieces(self, index: int, delta: Delta) -> Iterator[Choice]:
-        news = _news(delta)
+        news = self._news(delta)
         if news or delta.token_ids or delta.logprobs:
             unfinished = _unfinished(index, news or {"content": ""})
             yield {**unfinished, "logprobs": self._logprobs(delta.logprobs), **_token_ids(delta)}
         if delta.finish_reason is not None:
             yield {"index": index, "delta": {}, "logprobs": None, **_ending(delta), **_score(delta)}
+
+    def _news(self, delta: Delta) -> dict[str, Any]:
+        news: dict[str, Any] = self._reasoning(delta.reasoning)
+        if delta.text:
+            news["content"] = delta.text
+        if delta.tool_calls:
+            news["tool_calls"] = [_call_piece(piece) for piece in delta.tool_calls]
+        return news
+
+    def _reasoning(self, text: str) -> dict[str, Any]:
+        """Under both names that clients know."""
+        return {"reasoning_content": text, "reasoning": text} if text and self._shows_reasoning else {}
 
     def _logprobs(self, places: list[PlaceLogprobs] | None) -> Choice | None:
         return None if places is None else chat_logprobs(places, names_ids=self._names_ids)
@@ -109,20 +122,6 @@ class CompletionStyle:
             places = [*(piece.prompt_logprobs or ()), *places]
         so_far = self._logprobs.setdefault(index, CompletionLogprobs(names_ids=self._names_ids))
         return so_far.push(places)
-
-
-def _news(delta: Delta) -> dict[str, Any]:
-    news: dict[str, Any] = _reasoning(delta.reasoning)
-    if delta.text:
-        news["content"] = delta.text
-    if delta.tool_calls:
-        news["tool_calls"] = [_call_piece(piece) for piece in delta.tool_calls]
-    return news
-
-
-def _reasoning(text: str) -> dict[str, str]:
-    """Under both names that clients know."""
-    return {"reasoning_content": text, "reasoning": text} if text else {}
 
 
 def _called(call: ToolCall) -> Choice:

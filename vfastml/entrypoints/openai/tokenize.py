@@ -1,7 +1,9 @@
-"""POST /tokenize and POST /detokenize, in vLLM's shapes."""
+"""POST /tokenize and POST /detokenize in vLLM's shapes; POST /apply-template and
+POST /v1/chat/completions/input_tokens in llama.cpp's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -9,13 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.dispatch_replies import Tokenized
 from vfastml.engine.dispatch_requests import DetokenizeReq, TokenizeReq
 from vfastml.engine.request_id import gen_request_id
+from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS
 from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.json_response import build_json_response
 from vfastml.entrypoints.openai.messages import Messages
+from vfastml.entrypoints.openai.template_fields import TemplateFields
+from vfastml.entrypoints.openai.tool_fields import ToolFields
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
@@ -23,7 +29,7 @@ from vfastml.errors import InvalidRequestError
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
-class TokenizeRequest(ApiRequest):
+class TokenizeRequest(ToolFields, TemplateFields):
     """Either a prompt or messages, which are rendered with the model's chat template first."""
 
     unsupported: ClassVar = unsupported_fields.TOKENIZE
@@ -47,6 +53,27 @@ class TokenizeRequest(ApiRequest):
             prompt=self.prompt,
             messages=self.messages,
             add_special_tokens=self.add_special_tokens is not False,
+            template=self.template(),
+            tools=self.described_tools(),
+        )
+
+
+class RenderRequest(ToolFields, TemplateFields):
+    """Messages, as a chat request has them; its other fields are ignored."""
+
+    unsupported: ClassVar = unsupported_fields.TOKENIZE
+
+    messages: Messages
+
+    def to_work(self, request_id: str) -> TokenizeReq:
+        """What the engine takes."""
+        return TokenizeReq(
+            request_id=request_id,
+            model_uri=self.model,
+            messages=self.messages,
+            template=self.template(),
+            tools=self.described_tools(),
+            with_text=True,
         )
 
 
@@ -63,15 +90,28 @@ class DetokenizeRequest(ApiRequest):
 def tokenize_routes(engine: DispatchEngine) -> list[Route]:
     """The built-in routes."""
 
-    def route(path: str, schema: type[TokenizeRequest | DetokenizeRequest], summary: str) -> Route:
+    def route(path: str, schema: type[Any], summary: str, respond: Callable[[Any], Any] | None = None) -> Route:
         async def endpoint(request: Request) -> Response:
-            body: Any = parse_body(await request.body(), schema)
+            body = parse_body(await request.body(), schema)
             work = body.to_work(gen_request_id("tok"))
-            return build_json_response(work.request_id, await engine.dispatch(work).get_result())
+            result = await engine.dispatch(work).get_result()
+            if respond is None or result.error is not None:
+                return build_json_response(work.request_id, result)
+            return ApiJSONResponse(respond(result.result))
 
         return Route("POST", path, endpoint, summary, schema)
 
     return [
         route("/tokenize", TokenizeRequest, "Token ids of a text"),
         route("/detokenize", DetokenizeRequest, "Text of token ids"),
+        route("/apply-template", RenderRequest, "The prompt that messages become", _rendered),
+        route("/v1/chat/completions/input_tokens", RenderRequest, "Tokens of a chat's prompt", _counted),
     ]
+
+
+def _rendered(tokenized: Tokenized) -> dict[str, Any]:
+    return {"prompt": tokenized.text}
+
+
+def _counted(tokenized: Tokenized) -> dict[str, Any]:
+    return {"object": "response.input_tokens", "input_tokens": len(tokenized.tokens)}

@@ -29,6 +29,11 @@ class ToolFields(ApiRequest):
         """What the engine takes. Raises what `tool_use` raises."""
         return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
+    def described_tools(self) -> list[Tool]:
+        """Those that the prompt tells the model of."""
+        use = self.tool_use()
+        return [] if use is None or use.choice == "none" else use.tools
+
 
 def tool_use(tools: Sequence[Any] | None, tool_choice: Any, parallel: bool | None) -> ToolUse | None:
     """What the engine takes; None where no tool is offered. Raises InvalidRequestError for what is malformed, and

@@ -49,19 +49,14 @@ _REPORTING: NeutralValues = {
 }
 
 _TEMPLATE: NeutralValues = {
-    "add_generation_prompt": (True,),
     "chat_template": ("",),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "documents": ([],),
     "mm_processor_kwargs": ({},),
 }
 
-_TOOLS: NeutralValues = {
+# The newer names are `tools` and `tool_choice`.
+_FUNCTIONS: NeutralValues = {
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
 }
 
 # An empty `web_search_options` asks for a search, so {} is not neutral there.
@@ -72,30 +67,23 @@ _SERVICES: NeutralValues = {
     "web_search_options": (),
 }
 
-# Reasoning is never split off: it stays in the content.
-_REASONING: NeutralValues = {"include_reasoning": (True,), "separate_reasoning": (False,)}
-
 _GENERATION: NeutralValues = {**_SAMPLING, **_GRAMMARS, **_PROMPT, **_REPORTING}
 
 CHAT: NeutralValues = {
     **_GENERATION,
     **_TEMPLATE,
-    **_TOOLS,
+    **_FUNCTIONS,
     **_SERVICES,
-    **_REASONING,
     "add_special_tokens": (False,),
     "echo": (False,),
     "suffix": ("",),
 }
 
-COMPLETIONS: NeutralValues = {
-    **_GENERATION,
-    "suffix": ("",),
-}
+COMPLETIONS: NeutralValues = {**_GENERATION}
 
 TOKENIZE: NeutralValues = {
     **_TEMPLATE,
-    **_TOOLS,
+    **_FUNCTIONS,
     "return_token_strs": (False,),
     "truncate_prompt_tokens": (),
 }

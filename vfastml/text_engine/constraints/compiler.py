@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -41,39 +42,46 @@ class ConstraintCompiler:
             llguidance.hf.from_tokenizer, tokenizer, n_vocab=size, eos_token=ends
         )
         reader.shutdown(wait=False)
-        self._compiled: OrderedDict[Constraint, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[Constraint | str, LLMatcher] = OrderedDict()
         self._lock = Lock()
 
     def matcher(self, constraint: Constraint) -> GrammarMatcher:
         """Of a text at its beginning. Raises InvalidRequestError for a constraint that is wrong or beyond the bounds,
         and UnsupportedError for a model whose tokens are not understood."""
+        return self._matcher(constraint, lambda: grammar_of(constraint), f"The {constraint.kind}")
+
+    def of_grammar(self, grammar: str) -> GrammarMatcher:
+        """The same for a grammar as llguidance takes it, made here of parts that are within the bounds."""
+        return self._matcher(grammar, lambda: grammar, "What the answer must be")
+
+    def _matcher(self, key: Constraint | str, grammar: Callable[[], str], what: str) -> GrammarMatcher:
         with self._lock:
-            found = self._compiled.get(constraint)
+            found = self._compiled.get(key)
             if found is not None:
-                self._compiled.move_to_end(constraint)
+                self._compiled.move_to_end(key)
         if found is None:
-            found = self._compile(constraint)
-            self._keep(constraint, found)
+            found = self._compile(grammar(), what)
+            self._keep(key, found)
         return GrammarMatcher(found.deep_copy(), self._num_words)
 
-    def _keep(self, constraint: Constraint, compiled: LLMatcher) -> None:
+    def _keep(self, key: Constraint | str, compiled: LLMatcher) -> None:
         with self._lock:
-            self._compiled[constraint] = compiled
+            self._compiled[key] = compiled
             if len(self._compiled) > _CACHED:
                 self._compiled.popitem(last=False)
 
-    def _compile(self, constraint: Constraint) -> LLMatcher:
+    def _compile(self, grammar: str, what: str) -> LLMatcher:
         try:
             tokenizer = self._tokenizer.result()
         except Exception as error:
             raise UnsupportedError("Constraints are not supported for this model's tokenizer.", param=PARAM) from error
-        state = LLMatcher(tokenizer, grammar_of(constraint), log_level=0)
+        state = LLMatcher(tokenizer, grammar, log_level=0)
         if not state.is_error():
             # Some grammars allow no text at all, which is found out with the first mask.
             first = np.zeros(self._num_words, dtype=np.int32)
             state.unsafe_compute_mask_ptr(first.ctypes.data, first.nbytes)
         if state.is_error():
-            raise InvalidRequestError(f"The {constraint.kind} cannot be used: {_reason(state)}.", param=PARAM)
+            raise InvalidRequestError(f"{what} cannot be used: {_reason(state)}.", param=PARAM)
         return state
 
 

@@ -17,14 +17,14 @@ from vfastml.errors import InvalidRequestError
 PARAM = "structured_outputs"
 """Where a constraint usually comes from."""
 
-_MAX_SCHEMA = 256 << 10
+MAX_SCHEMA = 256 << 10
 _MAX_GRAMMAR = 32 << 10
 _MAX_REGEX = 16 << 10
 _MAX_ENTRIES = 10_000
 """Of all `enum`s of a schema, and choices."""
 _MAX_DEPTH = 64
 _MAX_TAGS = 128
-_JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
+JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
 """At most one space between two tokens of JSON: a small model that may write white space writes nothing else."""
 _DOUBLE_REPEAT = re.compile(r"\((?:\?:)?(?:\\.|\[[^\]]*\]|[^()\\|])[+*]\)[+*]")
 _REGEX_META = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
@@ -40,15 +40,15 @@ def _json_object(text: str) -> str:
 
 
 def _json_schema(text: str) -> str:
-    schema = _parsed(text, "schema", _MAX_SCHEMA)
+    schema = _parsed(text, "schema", MAX_SCHEMA)
     return _of_schema({} if schema is True else schema)
 
 
 def _of_schema(schema: Any) -> str:
     if not isinstance(schema, dict):
         raise _wrong("The schema must be an object.")
-    _check_schema(schema)
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON_OPTIONS)
+    check_schema(schema)
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)
 
 
 def _regex(text: str) -> str:
@@ -59,7 +59,7 @@ def _regex(text: str) -> str:
 
 
 def _choice(text: str) -> str:
-    choices = _parsed(text, "list of choices", _MAX_SCHEMA)
+    choices = _parsed(text, "list of choices", MAX_SCHEMA)
     if not isinstance(choices, list) or not choices or not all(isinstance(one, str) and one for one in choices):
         raise _wrong("The choices must be a list of strings, none of them empty.")
     if len(choices) > _MAX_ENTRIES:
@@ -78,7 +78,7 @@ def _grammar(text: str) -> str:
 def _structural_tag(text: str) -> str:
     """Free text with parts that begin with a trigger, as vLLM has it: {"structures": [{"begin", "schema", "end"}],
     "triggers": [...]}."""
-    given = _parsed(text, "structural tag", _MAX_SCHEMA)
+    given = _parsed(text, "structural tag", MAX_SCHEMA)
     try:
         structures, triggers = given["structures"], given["triggers"]
         if not 1 <= len(structures) <= _MAX_TAGS:
@@ -91,10 +91,10 @@ def _structural_tag(text: str) -> str:
 
 def _tag(structure: Any, triggers: Any) -> StructTag:
     schema = structure["schema"]
-    _check_schema(schema)
+    check_schema(schema)
     begin, end = str(structure["begin"]), str(structure["end"])
     trigger = next(str(one) for one in triggers if one and begin.startswith(one))
-    return StructTag(trigger=trigger, begin=begin, grammar={**schema, "x-guidance": _JSON_OPTIONS}, end=end)
+    return StructTag(trigger=trigger, begin=begin, grammar={**schema, "x-guidance": JSON_OPTIONS}, end=end)
 
 
 def _parsed(text: str, what: str, most: int) -> Any:
@@ -114,7 +114,8 @@ def _check_size(text: str, what: str, most: int) -> None:
         raise _wrong(f"The {what} must have 1 to {most} bytes.")
 
 
-def _check_schema(schema: Any) -> None:
+def check_schema(schema: Any) -> None:
+    """Raises InvalidRequestError for one beyond the bounds."""
     num_entries = 0
     for depth, value in _walk(schema):
         if depth > _MAX_DEPTH:

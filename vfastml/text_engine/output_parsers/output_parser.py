@@ -16,6 +16,10 @@ class Parsed:
     reasoning: str = ""
     tool_calls: tuple[ToolCallPiece, ...] = ()
 
+    def __add__(self, later: Parsed) -> Parsed:
+        """Both, one after the other."""
+        return Parsed(self.text + later.text, self.reasoning + later.reasoning, (*self.tool_calls, *later.tool_calls))
+
 
 class OutputParser(Protocol):
     """Of one growing text. What it gives out does not depend on how the text was cut."""

@@ -1,0 +1,163 @@
+"""What forms an answer may have: which tokens may come, and what is found in its text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq, ToolUse
+from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine.chat_dialect import ChatDialect
+from vfastml.text_engine.constraints.compiler import ConstraintCompiler
+from vfastml.text_engine.constraints.grammars import PARAM, grammar_of
+from vfastml.text_engine.constraints.token_matcher import TokenMatcher
+from vfastml.text_engine.output_parsers.output_parser import OutputParser
+from vfastml.text_engine.output_parsers.plain_text import PlainText
+from vfastml.text_engine.output_parsers.reasoning import ReasoningMarkers, ReasoningParser
+from vfastml.text_engine.tools.offered_functions import OfferedFunction, offered_functions
+from vfastml.text_engine.tools.tool_grammar import MAX_CALLS, SpecialId, ToolGrammar
+
+_ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """Of one request's answers."""
+
+    matcher: TokenMatcher | None = None
+    new_output_parser: Callable[[], OutputParser] | None = None
+    keeps_special_tokens: bool = False
+    """The parser needs to see them."""
+
+
+class AnswerForms:
+    """Finds the form of each request's answer, for one model. Safe to use from two threads."""
+
+    def __init__(self, dialect: ChatDialect, special_id: SpecialId, compiler: ConstraintCompiler | None) -> None:
+        """Without a compiler, constraints and forced calls are refused."""
+        self._dialect = dialect
+        self._special_id = special_id
+        self._compiler = compiler
+
+    def of(self, request: TextGenerationReq, prompt_end: str) -> AnswerForm:
+        """`prompt_end` is the text of the prompt's last tokens. Raises InvalidRequestError, or UnsupportedError, with
+        the name of the field at fault."""
+        tools = offered_tools(request)
+        reasoning = None if request.messages is None else self._dialect.reasoning
+        has_begun = reasoning is not None and prompt_end.rstrip().endswith(reasoning.begin)
+        matcher = self._matcher(tools, request.constraint, reasoning, has_begun=has_begun)
+        splits = reasoning if request.splits_reasoning else None
+        if tools is None and splits is None:
+            return AnswerForm(matcher)
+        return AnswerForm(
+            matcher,
+            lambda: self._parser(tools, splits, has_begun=has_begun),
+            any(self._special_id(marker) is not None for marker in self._markers(tools, splits)),
+        )
+
+    def _parser(self, tools: ToolUse | None, splits: ReasoningMarkers | None, *, has_begun: bool) -> OutputParser:
+        answer: OutputParser = PlainText()
+        if tools is not None:
+            names = frozenset(tool["function"]["name"] for tool in tools.tools)
+            answer = self._dialect.tools.parser(names, max_calls=MAX_CALLS if tools.parallel else 1)
+        return answer if splits is None else ReasoningParser(splits, answer, has_begun=has_begun)
+
+    def _markers(self, tools: ToolUse | None, splits: ReasoningMarkers | None) -> Iterator[str]:
+        if tools is not None:
+            yield from (*self._dialect.tools.markers, *self._dialect.tools.ends, self._dialect.tools.middle)
+        if splits is not None:
+            yield from (splits.begin, splits.end)
+
+    # The grammar.
+
+    def _matcher(
+        self,
+        tools: ToolUse | None,
+        constraint: Constraint | None,
+        reasoning: ReasoningMarkers | None,
+        *,
+        has_begun: bool,
+    ) -> TokenMatcher | None:
+        if tools is None and constraint is None:
+            return None
+        try:
+            return self._compiled(self._compiler_for(), tools, constraint, reasoning, has_begun=has_begun)
+        except UnsupportedError as error:
+            if constraint is not None:
+                raise
+            if tools is not None and tools.choice == "required":
+                raise UnsupportedError("Forced calls are not supported by this model.", param="tool_choice") from error
+            return None  # calls are still found, if the model makes any
+
+    def _compiler_for(self) -> ConstraintCompiler:
+        if self._compiler is None:
+            raise UnsupportedError("Constraints are not supported by this server.", param=PARAM)
+        return self._compiler
+
+    def _compiled(
+        self,
+        compiler: ConstraintCompiler,
+        tools: ToolUse | None,
+        constraint: Constraint | None,
+        reasoning: ReasoningMarkers | None,
+        *,
+        has_begun: bool,
+    ) -> TokenMatcher | None:
+        if tools is None and reasoning is None and constraint is not None:
+            return compiler.matcher(constraint)
+        functions = [] if tools is None else offered_functions(tools, compiler)
+        body = self._body(tools, functions, constraint)
+        if body is None:
+            return None
+        thoughts = "" if reasoning is None else self._thoughts(reasoning, has_begun=has_begun)
+        lark = f"%llguidance {{}}\nstart: {'thoughts body' if thoughts else 'body'}\nbody: {body}\n{thoughts}"
+        has_answer = constraint is not None and f"@{_ANSWER}" in body.split("\n")[0]
+        return compiler.of_grammar(_joined(lark, constraint if has_answer else None))
+
+    def _body(
+        self, tools: ToolUse | None, functions: list[OfferedFunction], constraint: Constraint | None
+    ) -> str | None:
+        """An expression, and on further lines its rules; None: the answer may be anything."""
+        if tools is None:
+            return None if constraint is None else f"@{_ANSWER}"
+        may_be_more = tools.parallel and tools.name is None
+        grammar = ToolGrammar(self._dialect.tools, functions, self._special_id, parallel=may_be_more)
+        if tools.choice == "required":
+            return f"calls\n{grammar.calls()}"
+        if constraint is not None:
+            return f"calls | @{_ANSWER}\n{grammar.calls()}"
+        rules = grammar.answer_with_calls()
+        return None if rules is None else f"answer_with_calls\n{rules}"
+
+    def _thoughts(self, reasoning: ReasoningMarkers, *, has_begun: bool) -> str:
+        """The rule of what comes before the answer."""
+        begin, end = (self._special_id(marker) for marker in (reasoning.begin, reasoning.end))
+        first = json.dumps(reasoning.begin) if begin is None else f"<[{begin}]>"
+        thinking = "lazy_thinking" if end is None else f"/(.|\\n)*/ <[{end}]>"
+        rules = f"thoughts: {thinking} GAP" if has_begun else f"thoughts: (GAP {first} {thinking} GAP)?"
+        rules += "\nGAP: /\\n{0,2}/"
+        if end is None:
+            rules += f"\nlazy_thinking[suffix={json.dumps(reasoning.end)}]: /(.|\\n)*/"
+        return rules
+
+
+def offered_tools(request: TextGenerationReq) -> ToolUse | None:
+    """Those that the model is told of; none where it must not call any."""
+    tools = request.tool_use
+    if tools is None or tools.choice == "none" or not tools.tools:
+        return None
+    if request.messages is None:
+        raise InvalidRequestError("Tools are for chats only.", param="tools")
+    return tools
+
+
+def _joined(lark: str, constraint: Constraint | None) -> str:
+    """The grammar, with the constraint's own beside it."""
+    main: dict[str, Any] = {"name": "main", "lark_grammar": lark}
+    if constraint is None:
+        return json.dumps({"grammars": [main]})
+    grammar = grammar_of(constraint)
+    parts = json.loads(grammar)["grammars"] if grammar.startswith("{") else [{"lark_grammar": grammar}]
+    return json.dumps({"grammars": [main, {**parts[0], "name": _ANSWER}, *parts[1:]]})

@@ -1,0 +1,86 @@
+"""The functions of a request, each with the arguments that the model is kept to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from vfastml.engine.dispatch_requests import Constraint, ToolUse
+from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.constraints.compiler import ConstraintCompiler
+from vfastml.text_engine.constraints.grammars import MAX_SCHEMA, check_schema
+
+Schema = dict[str, Any]
+
+_NONE: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
+_ANY: Schema = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedFunction:
+    """`arguments` is the schema of an object."""
+
+    name: str
+    arguments: Schema
+
+
+def offered_functions(tools: ToolUse, compiler: ConstraintCompiler) -> list[OfferedFunction]:
+    """Those that may be called. Arguments whose schema the compiler does not take may be any object, unless their
+    function is `strict`: then, and for more than the bounds allow, raises InvalidRequestError."""
+    functions = [tool["function"] for tool in tools.tools]
+    if tools.name is not None:
+        functions = [function for function in functions if function["name"] == tools.name]
+    _check_sizes([function.get("parameters") for function in functions])
+    return [OfferedFunction(function["name"], _arguments(function, compiler)) for function in functions]
+
+
+def _arguments(function: dict[str, Any], compiler: ConstraintCompiler) -> Schema:
+    schema = function.get("parameters")
+    if schema is None:
+        return _NONE
+    schema = {"type": "object", **closed(schema)}
+    try:
+        compiler.matcher(Constraint("json_schema", json.dumps(schema)))
+    except InvalidRequestError as error:
+        if function.get("strict"):
+            raise InvalidRequestError(f"A strict function cannot be used: {error.message}", param="tools") from error
+        return _ANY
+    return schema
+
+
+def _check_sizes(schemas: list[Any]) -> None:
+    try:
+        check_schema(schemas)
+        size = len(json.dumps(schemas))
+    except InvalidRequestError as error:
+        raise InvalidRequestError(error.message, param="tools") from error
+    if size > MAX_SCHEMA:
+        raise InvalidRequestError(f"The parameters of all tools may have {MAX_SCHEMA} bytes.", param="tools")
+
+
+def closed(schema: Any) -> Any:
+    """The same schema, in which an object that lists its properties has no others: nobody who offers a function means
+    that any argument goes."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: _closed_keyword(key, value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not _OPENS & set(schema):
+        inner["additionalProperties"] = False
+    return inner
+
+
+def _closed_keyword(key: str, value: Any) -> Any:
+    if key in _MAPS and isinstance(value, dict):
+        return {name: closed(schema) for name, schema in value.items()}
+    return value if key in _VALUES else closed(value)
+
+
+_MAPS = {"properties", "$defs", "definitions", "dependentSchemas"}
+"""Keywords that hold schemas by names."""
+_VALUES = {"const", "default", "enum", "examples", "required"}
+"""Keywords that hold values, not schemas."""
+_OPENS = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
+"""Keywords that say more of an object's properties."""
