@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -15,18 +15,16 @@ from vfastml.engine.arrivals import Arrivals
 from vfastml.engine.dispatch_replies import Delta, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import error_body, shown_to_client
-
-KEEP_ALIVE = b": keep-alive\n\n"
-DONE = b"data: [DONE]\n\n"
-
+from vfastml.errors import VFastMLError
 
 _LINE_ENDS = (("\x85", b"\\u0085"), ("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"))
 """No line ends to the protocol, nor to JSON, but to clients that split text with their language's own function."""
 
 
-def event(body: dict[str, Any]) -> bytes:
-    """One event."""
-    return b"data: " + event_json(body) + b"\n\n"
+def event(body: dict[str, Any], name: str = "") -> bytes:
+    """One event, with its name where clients tell events apart by one."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + event_json(body) + b"\n\n"
 
 
 def event_json(value: Any) -> bytes:
@@ -38,24 +36,38 @@ def event_json(value: Any) -> bytes:
     return data
 
 
-class Wording(Protocol):
-    """How a stream's facts are put into events; each method may return several, or nothing."""
+class Wording:
+    """How a stream's facts are put into events; each method may return several, or nothing. What is not said here is
+    said as in OpenAI's older streams: comments, and plain error events."""
+
+    keep_alive = b": keep-alive\n\n"
+    """What is sent when nothing else has been for a while."""
+
+    def opening(self) -> bytes:
+        """What goes ahead of the first delta, at once."""
+        return b""
 
     def delta(self, position: int, delta: Delta) -> bytes:
         """A delta of the task at that position."""
+        raise NotImplementedError
 
-    def usage(self, usages: Sequence[Usage]) -> bytes:
-        """What all tasks used, when all have finished."""
+    def closing(self, usages: Sequence[Usage]) -> bytes:
+        """The end when all tasks have finished, who used that much."""
+        raise NotImplementedError
+
+    def failure(self, error: VFastMLError) -> bytes:
+        """The end when one has failed."""
+        return event(error_body(error))
 
 
 class EventStream(Response):
-    """Streams accepted tasks side by side, the deltas of each in order, until all have finished: then `[DONE]`. A
-    failure ends the stream with an error event and without `[DONE]`. However it ends, no task is left running.
+    """Streams accepted tasks side by side, the deltas of each in order, until all have finished: then the wording's
+    closing. A failure ends the stream with an error event in its place. However it ends, no task is left running.
 
     What has come together leaves together, in one message; nothing waits for more to come. A client that does not keep
     up gets fewer and longer deltas (see DispatchTask).
 
-    A comment goes out after `keep_alive_s` of silence, because proxies cut connections that say nothing.
+    A sign of life goes out after `keep_alive_s` of silence, because proxies cut connections that say nothing.
     """
 
     media_type = "text/event-stream"
@@ -83,16 +95,18 @@ class EventStream(Response):
         arrivals = Arrivals(self._tasks)
         silence = _Silence(self._keep_alive_s, arrivals.wake)
         try:
+            if opening := self._wording.opening():
+                await send({"type": "http.response.body", "body": opening, "more_body": True})
             while (deltas := await arrivals.next()) is not None:
                 events = b"".join([self._wording.delta(position, delta) for position, delta in deltas])
                 if not events and silence.is_long():
-                    events = KEEP_ALIVE
+                    events = self._wording.keep_alive
                 if events:
                     silence.broken()
                     await send({"type": "http.response.body", "body": events, "more_body": True})
-            return self._wording.usage([task.usage or Usage() for task in self._tasks]) + DONE
+            return self._wording.closing([task.usage or Usage() for task in self._tasks])
         except Exception as error:
-            return event(error_body(shown_to_client(error)))
+            return self._wording.failure(shown_to_client(error))
         finally:
             silence.end()
 

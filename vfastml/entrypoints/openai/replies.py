@@ -11,10 +11,11 @@ from typing import Any
 from vfastml.engine.dispatch_replies import Accepted, Delta, Usage
 from vfastml.engine.dispatch_result import DispatchRequestResult, TextGenerationResult
 from vfastml.entrypoints.openai.reply_styles import Choice, ReplyStyle
-from vfastml.entrypoints.streaming import event, event_json
+from vfastml.entrypoints.streaming import Wording, event, event_json
 
 Body = dict[str, Any]
 
+DONE = b"data: [DONE]\n\n"
 _HOLE = secrets.token_hex(16)
 """Stands for the text when a template is made; nobody can have it in a model's name, say."""
 
@@ -48,7 +49,7 @@ def usage_body(usages: Iterable[Usage]) -> Body:
     }
 
 
-class ReplyEvents:
+class ReplyEvents(Wording):
     """The events of one streamed response. id, created and model are the same in all of them.
 
     Nearly all deltas are text and nothing else. Their events differ in the text alone: what is around it is encoded
@@ -84,9 +85,11 @@ class ReplyEvents:
             chunks = self._opened_with(index, position, chunks)
         return b"".join(event(chunk) for chunk in chunks)
 
-    def usage(self, usages: Iterable[Usage]) -> bytes:
-        """The chunk before the end; nothing unless it was asked for."""
-        return event({**self._head, "choices": [], "usage": usage_body(usages)}) if self._with_usage else b""
+    def closing(self, usages: Sequence[Usage]) -> bytes:
+        """The chunk with the usage, if it was asked for, and the end."""
+        if not self._with_usage:
+            return DONE
+        return event({**self._head, "choices": [], "usage": usage_body(usages)}) + DONE
 
     def _opened_with(self, index: int, position: int, chunks: list[Body]) -> list[Body]:
         opening = self._style.opening(index)
