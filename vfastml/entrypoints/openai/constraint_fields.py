@@ -42,13 +42,13 @@ class ResponseFormat(BaseModel):
         if self.type == "json_object":
             return Constraint("json_object")
         if self.type == "structural_tag":
-            return Constraint("structural_tag", _json({"structures": self.structures, "triggers": self.triggers}))
+            return Constraint("structural_tag", schema_json({"structures": self.structures, "triggers": self.triggers}))
         if self.type != "json_schema":
             return None
         if self.json_schema is None or self.json_schema.schema_ is None:
             message = "'response_format' of the type 'json_schema' needs a 'schema' in its 'json_schema'."
             raise InvalidRequestError(message, param="response_format")
-        return Constraint("json_schema", _json(self.json_schema.schema_))
+        return Constraint("json_schema", schema_json(self.json_schema.schema_))
 
 
 class StructuredOutputs(BaseModel):
@@ -82,19 +82,22 @@ class StructuredOutputs(BaseModel):
         return [*given, Constraint("json_object")] if self.json_object else given
 
 
-class ConstraintFields(ApiRequest):
-    """At most one of them may ask for something."""
+class GuidedFields(ApiRequest):
+    """vLLM's fields. They, and the format that the API itself knows, may ask for one constraint in all."""
 
-    response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: Schema | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
 
+    def format_constraint(self) -> Constraint | None:
+        """What the API's own format asks for. Raises InvalidRequestError if it lacks something."""
+        raise NotImplementedError
+
     def constraint(self) -> Constraint | None:
         """What the engine takes. Raises InvalidRequestError for more than one."""
-        formatted = None if self.response_format is None else self.response_format.to_wire()
+        formatted = self.format_constraint()
         older = StructuredOutputs.model_validate(
             {
                 "json": self.guided_json or None,
@@ -106,17 +109,28 @@ class ConstraintFields(ApiRequest):
         structured = [] if self.structured_outputs is None else self.structured_outputs.to_wire()
         found = [*([formatted] if formatted else []), *structured, *older.to_wire()]
         if len(found) > 1:
-            message = "A text has one constraint: send either 'response_format' or 'structured_outputs', with one kind."
+            message = "A text has one constraint: send either a format or 'structured_outputs', with one kind."
             raise InvalidRequestError(message, param="structured_outputs")
         return found[0] if found else None
 
 
+class ConstraintFields(GuidedFields):
+    """With the format as chat and completions have it."""
+
+    response_format: ResponseFormat | None = None
+
+    def format_constraint(self) -> Constraint | None:
+        """See GuidedFields."""
+        return None if self.response_format is None else self.response_format.to_wire()
+
+
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else _json(value)
+    return value if value is None or isinstance(value, str) else schema_json(value)
 
 
-def _json(value: Any) -> str:
+def schema_json(value: Any, param: str = "response_format") -> str:
+    """As the engine takes it. Raises InvalidRequestError for what is nested too deep."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError as error:
-        raise InvalidRequestError("The schema is nested too deep.", param="response_format") from error
+        raise InvalidRequestError("The schema is nested too deep.", param=param) from error

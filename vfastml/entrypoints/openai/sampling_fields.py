@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
@@ -92,11 +92,6 @@ class RepetitionFields(BaseModel):
 class SamplingFields(ApiRequest):
     """See SamplingParams for what each field does."""
 
-    default_max_tokens: ClassVar[int | None] = None
-
-    max_tokens: TokenCount | None = None
-    max_completion_tokens: TokenCount | None = None
-    """The newer name of max_tokens; of both, the smaller counts."""
     min_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -118,18 +113,17 @@ class SamplingFields(ApiRequest):
     bad_words: Annotated[list[Text], Field(max_length=MAX_BAD_WORDS)] | None = None
     skip_special_tokens: bool | None = None
     repetition_detection: RepetitionFields | None = None
-    prompt_logprobs: NumLogprobs = None
 
     @model_validator(mode="after")
     def _check_token_bounds(self) -> SamplingFields:
-        check_token_bounds(self.min_tokens, self._max_tokens())
+        check_token_bounds(self.min_tokens, self.most_tokens())
         return self
 
     def sampling(self) -> SamplingParams:
         """What the engine takes."""
         detection = self.repetition_detection
         return SamplingParams(
-            max_tokens=self._max_tokens(),
+            max_tokens=self.most_tokens(),
             min_tokens=self.min_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -154,14 +148,14 @@ class SamplingFields(ApiRequest):
             prompt_logprobs=self.num_prompt_logprobs(),
         )
 
+    def most_tokens(self) -> int | None:
+        """To generate; None: as many as the model server allows."""
+        raise NotImplementedError
+
     def num_logprobs(self) -> int | None:
         """Alternatives of each generated token; None: nothing is to be said about any."""
         raise NotImplementedError
 
     def num_prompt_logprobs(self) -> int | None:
         """The same for the prompt's tokens."""
-        return self.prompt_logprobs
-
-    def _max_tokens(self) -> int | None:
-        asked = [most for most in (self.max_tokens, self.max_completion_tokens) if most is not None]
-        return min(asked, default=self.default_max_tokens)
+        return None

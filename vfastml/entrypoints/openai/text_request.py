@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,7 +10,7 @@ from vfastml.entrypoints.limits import MAX_CHOICES
 from vfastml.entrypoints.openai.api_request import Name
 from vfastml.entrypoints.openai.beam_fields import BeamFields
 from vfastml.entrypoints.openai.constraint_fields import ConstraintFields
-from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, SamplingFields
+from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, NumLogprobs, SamplingFields, TokenCount
 from vfastml.errors import InvalidRequestError
 
 
@@ -25,6 +25,12 @@ class StreamOptions(BaseModel):
 class TextRequest(SamplingFields, BeamFields, ConstraintFields):
     """A body that asks for text."""
 
+    default_max_tokens: ClassVar[int | None] = None
+
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: TokenCount | None = None
+    """The newer name of max_tokens; of both, the smaller counts."""
+    prompt_logprobs: NumLogprobs = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     """Choices for each prompt; by default as many as the model server was told to give."""
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -48,6 +54,15 @@ class TextRequest(SamplingFields, BeamFields, ConstraintFields):
             if self.prompt_logprobs is not None:
                 raise _not_with_stream("prompt_logprobs")
         return self
+
+    def most_tokens(self) -> int | None:
+        """See SamplingFields."""
+        asked = [most for most in (self.max_tokens, self.max_completion_tokens) if most is not None]
+        return min(asked, default=self.default_max_tokens)
+
+    def num_prompt_logprobs(self) -> int | None:
+        """See SamplingFields."""
+        return self.prompt_logprobs
 
     def shared_work(self) -> dict[str, Any]:
         """Arguments of TextGenerationReq: all but the prompt's."""
