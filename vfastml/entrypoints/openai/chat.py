@@ -14,12 +14,13 @@ from vfastml.engine.request_id import gen_request_id
 from vfastml.engine.text_parameters import MAX_LOGPROBS
 from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.messages import Messages
+from vfastml.entrypoints.openai.reply_form import ReplyForm
 from vfastml.entrypoints.openai.reply_styles import ChatStyle, ReplyStyle
 from vfastml.entrypoints.openai.template_fields import TemplateFields
-from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.openai.tool_fields import ToolFields
 from vfastml.entrypoints.routes import Route
+from vfastml.entrypoints.text_answer import answer
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
 
@@ -73,6 +74,9 @@ def chat_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
     async def chat_completions(request: Request) -> Response:
         body = parse_body(await request.body(), ChatCompletionsRequest)
         request_id = gen_request_id("chatcmpl")
-        return await answer(engine, body.style(), request_id, body, [body.to_work(request_id)], keep_alive_s)
+        form = ReplyForm(body, body.style(), request_id)
+        return await answer(
+            engine, form, [body.to_work(request_id)], stream=bool(body.stream), keep_alive_s=keep_alive_s
+        )
 
     return Route("POST", "/v1/chat/completions", chat_completions, "Answer a chat", ChatCompletionsRequest)

@@ -13,11 +13,12 @@ from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS, MAX_PROMPTS, MAX_TOTAL_CHOICES
 from vfastml.entrypoints.openai import unsupported_fields
+from vfastml.entrypoints.openai.reply_form import ReplyForm
 from vfastml.entrypoints.openai.reply_styles import CompletionStyle, ReplyStyle
 from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, NumLogprobs
-from vfastml.entrypoints.openai.text_generation import answer
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.routes import Route
+from vfastml.entrypoints.text_answer import answer
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
 
@@ -120,6 +121,7 @@ def completions_route(engine: DispatchEngine, keep_alive_s: float) -> Route:
         body = parse_body(await request.body(), CompletionsRequest)
         response_id = gen_request_id("cmpl")
         work = body.to_work(response_id)
-        return await answer(engine, body.style(), response_id, body, work, keep_alive_s)
+        form = ReplyForm(body, body.style(), response_id)
+        return await answer(engine, form, work, stream=bool(body.stream), keep_alive_s=keep_alive_s)
 
     return Route("POST", "/v1/completions", completions, "Complete a text", CompletionsRequest)
