@@ -54,7 +54,14 @@ async def test_answers_have_the_shape_that_is_shown(client: httpx.AsyncClient, e
 
 def test_every_route_with_a_body_has_an_example() -> None:
     paths = {example.path for example in EXAMPLES if example.method == "POST"}
-    assert paths == {"/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"}
+    assert paths == {
+        "/v1/chat/completions",
+        "/v1/chat/completions/input_tokens",
+        "/v1/completions",
+        "/tokenize",
+        "/detokenize",
+        "/apply-template",
+    }
 
 
 def _shapes(text: str) -> set[str]:

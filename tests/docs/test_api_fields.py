@@ -17,7 +17,7 @@ from tests.docs.markdown import DOCS, code_spans, section, table
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
-from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, TokenizeRequest
+from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, RenderRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import UnsupportedError
 from vfastml.text_engine.sampling import Sampling
@@ -29,12 +29,14 @@ BODIES: dict[str, type[ApiRequest]] = {
     "/v1/completions": CompletionsRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
+    "/apply-template": RenderRequest,
 }
 SMALLEST: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": "hi"},
     "/v1/completions": {"prompt": "hi"},
     "/tokenize": {"prompt": "hi"},
     "/detokenize": {"tokens": []},
+    "/apply-template": {"messages": "hi"},
 }
 OPENAI = {
     "/v1/chat/completions": (

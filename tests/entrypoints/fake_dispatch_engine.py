@@ -17,6 +17,7 @@ from vfastml.engine.dispatch_replies import (
     ServedModel,
     Tokenized,
     TokenLogprob,
+    ToolCallPiece,
     Usage,
 )
 from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
@@ -44,9 +45,10 @@ async def say_hello(task: DispatchTask) -> None:
     """The default answer: "Hello" and " world" for each choice, five prompt tokens of which two were cached."""
     request = task.request
     if isinstance(request, TextGenerationReq):
-        await _say_hello(task, request, request.n or 1)
+        called = request.tool_use is not None and request.tool_use.choice == "required"
+        await (_call_first_tool(task, request) if called else _say_hello(task, request, request.n or 1))
     elif isinstance(request, TokenizeReq):
-        task.finish(Tokenized(task.request_id, [1, 2, 3], 512))
+        task.finish(Tokenized(task.request_id, [1, 2, 3], 512, "text" if request.with_text else None))
     elif isinstance(request, DetokenizeReq):
         task.finish(Detokenized(task.request_id, "text"))
     elif isinstance(request, OneShotReq):
@@ -65,6 +67,18 @@ async def _say_hello(task: DispatchTask, request: TextGenerationReq, n: int) -> 
     for index in range(n):
         task.add_delta(Delta(task.request_id, index, " world", ids, "stop", "END", logprobs=places, score=score))
     task.finish(Finished(task.request_id, Usage(5, 2 * n, 2)))
+
+
+async def _call_first_tool(task: DispatchTask, request: TextGenerationReq) -> None:
+    assert request.tool_use is not None
+    name = request.tool_use.tools[0]["function"]["name"]
+    task.add_accepted(Accepted(task.request_id, 5))
+    task.add_delta(Delta(task.request_id, tool_calls=[ToolCallPiece(0, "call_1", name)]))
+    await asyncio.sleep(0)
+    for arguments in ('{"city": ', '"Paris"}'):
+        task.add_delta(Delta(task.request_id, tool_calls=[ToolCallPiece(0, arguments=arguments)]))
+    task.add_delta(Delta(task.request_id, finish_reason="tool_calls"))
+    task.finish(Finished(task.request_id, Usage(5, 7, 2)))
 
 
 async def choose_two(task: DispatchTask) -> None:

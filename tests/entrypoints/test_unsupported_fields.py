@@ -42,13 +42,11 @@ async def test_neutral_values_are_accepted(client: httpx.AsyncClient, path: str,
 
 REALISTIC: list[tuple[str, str, Any]] = [
     ("/v1/chat/completions", "top_logprobs", 5),
-    ("/v1/chat/completions", "tools", [{"type": "function", "function": {"name": "f"}}]),
-    ("/v1/chat/completions", "tool_choice", "required"),
+    ("/v1/chat/completions", "functions", [{"name": "f"}]),
     ("/v1/chat/completions", "modalities", ["text", "audio"]),
     ("/v1/chat/completions", "web_search_options", {}),
     ("/v1/chat/completions", "echo", True),
-    ("/v1/chat/completions", "chat_template_kwargs", {"enable_thinking": False}),
-    ("/v1/completions", "suffix", "end"),
+    ("/v1/chat/completions", "chat_template", "{{ messages }}"),
 ]
 
 

@@ -63,7 +63,7 @@ def test_a_model_server_encodes_or_refuses(request_encoder: RequestEncoder) -> N
         with contextlib.suppress(msgspec.DecodeError, UserError):
             request = decode_request(request_frame(Random(seed), "r"))
             if isinstance(request, TokenizeReq):
-                request_encoder.encode_prompt(request.messages, request.prompt)
+                request_encoder.tokenized(request)
             elif isinstance(request, TextGenerationReq):
                 work = request_encoder.encode(request)
                 encoded += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq, ToolUse
-from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.errors import UnsupportedError
 from vfastml.text_engine.chat_dialect import ChatDialect
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammars import PARAM, grammar_of
@@ -16,7 +16,7 @@ from vfastml.text_engine.constraints.token_matcher import TokenMatcher
 from vfastml.text_engine.output_parsers.output_parser import OutputParser
 from vfastml.text_engine.output_parsers.plain_text import PlainText
 from vfastml.text_engine.output_parsers.reasoning import ReasoningMarkers, ReasoningParser
-from vfastml.text_engine.tools.offered_functions import OfferedFunction, offered_functions
+from vfastml.text_engine.tools.offered_functions import OfferedFunction, offered_functions, offered_tools
 from vfastml.text_engine.tools.tool_grammar import MAX_CALLS, SpecialId, ToolGrammar
 
 _ANSWER = "answer"
@@ -141,16 +141,6 @@ class AnswerForms:
         if end is None:
             rules += f"\nlazy_thinking[suffix={json.dumps(reasoning.end)}]: /(.|\\n)*/"
         return rules
-
-
-def offered_tools(request: TextGenerationReq) -> ToolUse | None:
-    """Those that the model is told of; none where it must not call any."""
-    tools = request.tool_use
-    if tools is None or tools.choice == "none" or not tools.tools:
-        return None
-    if request.messages is None:
-        raise InvalidRequestError("Tools are for chats only.", param="tools")
-    return tools
 
 
 def _joined(lark: str, constraint: Constraint | None) -> str:

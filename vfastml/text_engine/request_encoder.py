@@ -7,7 +7,7 @@ from dataclasses import replace
 from vfastml.engine.dispatch_replies import Limits, Tokenized
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq, TokenizeReq
 from vfastml.errors import InvalidRequestError, UnsupportedError
-from vfastml.text_engine.answer_forms import AnswerForms, offered_tools
+from vfastml.text_engine.answer_forms import AnswerForms
 from vfastml.text_engine.bad_words import barred_tokens
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.encoded_request import EncodedRequest
@@ -15,6 +15,7 @@ from vfastml.text_engine.forward_defaults import ForwardDefaults
 from vfastml.text_engine.num_choices import check_between, num_choices
 from vfastml.text_engine.prompt_encoder import PromptEncoder, context_length_exceeded
 from vfastml.text_engine.sampling import Sampling, settle_sampling
+from vfastml.text_engine.tools.offered_functions import check_functions, offered_tools
 
 _LONGEST_CUT = 1 << 20
 """Tokens of a prompt of which only the last ones are asked for."""
@@ -80,6 +81,7 @@ class RequestEncoder:
             text = request.prompt or ""
             tokens = self._encoder.encode_text(text, max_tokens=most, add_special_tokens=request.add_special_tokens)
         else:
+            check_functions(request.tools)
             text = self._encoder.render(request.messages, request.template, request.tools)
             tokens = self._encoder.encode_text(text, max_tokens=most, add_special_tokens=False)
         return Tokenized(request.request_id, tokens, most, text if request.with_text else None)

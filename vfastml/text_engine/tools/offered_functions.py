@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vfastml.engine.dispatch_requests import Constraint, ToolUse
+from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq, ToolUse
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammars import MAX_SCHEMA, check_schema
@@ -23,6 +24,28 @@ class OfferedFunction:
 
     name: str
     arguments: Schema
+
+
+def offered_tools(request: TextGenerationReq) -> ToolUse | None:
+    """What the model is told of; None where it must not call anything. Raises InvalidRequestError for what is no
+    function."""
+    tools = request.tool_use
+    if tools is None or tools.choice == "none" or not tools.tools:
+        return None
+    if request.messages is None:
+        raise InvalidRequestError("Tools are for chats only.", param="tools")
+    check_functions(tools.tools)
+    if tools.name is not None and tools.name not in (tool["function"]["name"] for tool in tools.tools):
+        raise InvalidRequestError("'tool_choice' must name a tool that is offered.", param="tool_choice")
+    return tools
+
+
+def check_functions(tools: Sequence[dict[str, Any]]) -> None:
+    """Raises InvalidRequestError for a tool that is no function with a name."""
+    for tool in tools:
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise InvalidRequestError("Each of 'tools' must have a 'function' with a 'name'.", param="tools")
 
 
 def offered_functions(tools: ToolUse, compiler: ConstraintCompiler) -> list[OfferedFunction]:
