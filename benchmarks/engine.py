@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
+import json
 import random
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -26,8 +28,10 @@ from benchmarks.machine import this_machine
 from benchmarks.memory_bandwidth import WeightReading, weight_bytes
 from benchmarks.outcome import DEFAULT_FOLDER
 from benchmarks.stopping import until_stopped
+from vfastml.engine.dispatch_requests import Constraint
 from vfastml.errors import VFastMLError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, resolve_model
+from vfastml.text_engine.constraints.token_matcher import TokenMatcher
 from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig, parse_memory
 from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
@@ -40,6 +44,9 @@ _SHARED = 0.9
 _LEAST_STEP_TOKENS = 128
 _NO_CACHE = "0 % share, no cache"
 _COLD = "0 % share"
+_PLAIN, _MASKED = "plain", "JSON schema"
+_ENDLESS_SCHEMA = {"type": "array", "items": {"type": "string"}, "minItems": 10_000}
+"""No answer of a benchmark comes to its end."""
 _CACHE_WORK = "cache's own work, ms a request"
 """CPU time: the difference of two throughputs does not show a hundredth."""
 
@@ -134,6 +141,29 @@ def prefix(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
     return runs
 
 
+def masking(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
+    """New prompts in every run, with and without a JSON schema for the answers; in turns."""
+    loaded = _load(folder, args)
+    rng = random.Random(args.seed)
+    assert loaded.compiler is not None
+    schema = Constraint("json_schema", json.dumps(_ENDLESS_SCHEMA))
+    matchers: dict[str, Callable[[], TokenMatcher | None]] = {
+        _PLAIN: lambda: None,
+        _MASKED: functools.partial(loaded.compiler.matcher, schema),
+    }
+    for batch in args.batch:
+        answer(loaded.engine, _prompts(loaded, batch, args, rng), _WARM_UP_TOKENS, matchers[_MASKED])
+    runs = []
+    for repeat in range(1, args.repeats + 1):
+        for batch in args.batch:
+            for case, new_matcher in rng.sample(list(matchers.items()), k=len(matchers)):
+                prompts = _prompts(loaded, batch, args, rng)
+                answers = answer(loaded.engine, prompts, args.output_tokens, new_matcher)
+                figures = _speeds(answers, batch * args.input_tokens)
+                runs.append(EngineRun(case=case, sequences=batch, repeat=repeat, figures=figures))
+    return runs
+
+
 def _fill(loaded: LoadedEngine, args: argparse.Namespace, rng: random.Random) -> None:
     """Every block of the KV cache is used once: its memory is the system's to give only now, which takes time, and a
     cache that has been served from for a while has no free blocks that no text lies in."""
@@ -211,17 +241,30 @@ def _publish(result: EngineResult, folder: Path) -> None:
 
 
 def _notes(result: EngineResult) -> list[str]:
-    """What the prefix cache gains and costs, at each number of sequences."""
-    sizes = sorted({run.sequences for run in result.runs}) if result.mode == "prefix" else []
-    shares = result.settings.get("shares", [])
-    return [note for size in sizes for note in _prefix_notes([r for r in result.runs if r.sequences == size], shares)]
+    """What was to be found out, at each number of sequences."""
+    sizes = sorted({run.sequences for run in result.runs})
+    of_size = {size: [run for run in result.runs if run.sequences == size] for size in sizes}
+    if result.mode == "prefix":
+        return [note for runs in of_size.values() for note in _prefix_notes(runs, result.settings.get("shares", []))]
+    return [_masking_note(runs) for runs in of_size.values()] if result.mode == "masking" else []
+
+
+def _masking_note(runs: Sequence[EngineRun]) -> str:
+    of_case = _rates(runs)
+    costs = [100 * (1 - masked / plain) for masked, plain in zip(of_case[_MASKED], of_case[_PLAIN], strict=True)]
+    return f"n={runs[0].sequences}: masks cost {_spread(costs)} % of tokens/s"
+
+
+def _rates(runs: Sequence[EngineRun]) -> dict[str, list[float]]:
+    """Tokens per second of each case, in the order of the runs."""
+    of_case: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        of_case[run.case].append(run.figures["output tokens/s"])
+    return of_case
 
 
 def _prefix_notes(runs: Sequence[EngineRun], shares: Sequence[int]) -> list[str]:
-    title, size = "output tokens/s", f"n={runs[0].sequences}"
-    of_case: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        of_case[run.case].append(run.figures[title])
+    size, of_case = f"n={runs[0].sequences}", _rates(runs)
     # runs of the same repeat are seconds apart: an hour's drift of the machine is in both
     gains = {
         share: [a / b for a, b in zip(of_case[f"{share} % share"], of_case[_COLD], strict=True)] for share in shares
@@ -243,12 +286,12 @@ def _spread(values: Sequence[float]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("python -m benchmarks.engine", "The engine by itself, without HTTP.")
     modes = parser.add_subparsers(dest="mode", required=True)
-    each = {measure.__name__: _mode(modes, measure) for measure in (overhead, sampling, throughput, prefix)}
+    each = {measure.__name__: _mode(modes, measure) for measure in (overhead, sampling, throughput, masking, prefix)}
     each["overhead"].add_argument("--steps", type=positive, default=300, metavar="N", help="of a run")
     each["sampling"].add_argument("--steps", type=positive, default=20, metavar="N", help="of a run")
     each["sampling"].set_defaults(batch=counts("1,64"))
     step_tokens = "as the model server takes it, but no less than the largest batch"
-    for mode, batch, input_tokens in (("throughput", "1,8,32", 128), ("prefix", "8", 512)):
+    for mode, batch, input_tokens in (("throughput", "1,8,32", 128), ("masking", "1,32", 128), ("prefix", "8", 512)):
         add = each[mode].add_argument
         add("--input-tokens", type=positive, default=input_tokens, metavar="N", help="length of every prompt")
         add("--output-tokens", type=positive, default=64, metavar="N", help="length of every answer")

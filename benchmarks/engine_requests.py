@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
+from vfastml.text_engine.constraints.token_matcher import TokenMatcher
 from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_engine import TextEngine
 
 
 def greedy_request(
-    request_id: str, prompt: Sequence[int], max_tokens: int, *, return_token_ids: bool = False
+    request_id: str,
+    prompt: Sequence[int],
+    max_tokens: int,
+    *,
+    return_token_ids: bool = False,
+    matcher: TokenMatcher | None = None,
 ) -> EncodedRequest:
-    """Streams exactly that many tokens."""
+    """Streams exactly that many tokens, if the matcher lets it."""
     asked = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
     request = TextGenerationReq(
         request_id=request_id,
@@ -25,7 +31,8 @@ def greedy_request(
         return_token_ids=return_token_ids,
         sampling=asked,
     )
-    return EncodedRequest(request, list(prompt), settle_sampling(asked, SamplingParams(), room=max_tokens))
+    settled = settle_sampling(asked, SamplingParams(), room=max_tokens)
+    return EncodedRequest(request, list(prompt), settled, matcher=matcher)
 
 
 @dataclass
@@ -59,12 +66,18 @@ class Answers:
                 raise RuntimeError(f"a request failed: {reply.message}")
 
 
-def answer(engine: TextEngine, prompts: Sequence[Sequence[int]], output_tokens: int) -> Answers:
+def answer(
+    engine: TextEngine,
+    prompts: Sequence[Sequence[int]],
+    output_tokens: int,
+    new_matcher: Callable[[], TokenMatcher | None] = lambda: None,
+) -> Answers:
     """Answers to all these prompts, side by side. The engine must have no other work."""
     answers = Answers(len(prompts))
     began = time.perf_counter()
     for number, prompt in enumerate(prompts):
-        engine.add(greedy_request(f"{number}", prompt, output_tokens, return_token_ids=True))
+        matcher = new_matcher()
+        engine.add(greedy_request(f"{number}", prompt, output_tokens, return_token_ids=True, matcher=matcher))
     ended = began
     while engine.has_work:
         all_decode = len(answers.first_tokens_s) == len(prompts)
