@@ -60,7 +60,11 @@ class Service:
         return self.wait_ready()
 
     def wait_ready(self) -> Service:
-        wait_until(lambda: self.status("/readyz") == 200, READY_S, f"ready; see\n{self.log('model_server')}")
+        try:
+            wait_until(lambda: self.status("/readyz") == 200, READY_S, "ready")
+        except AssertionError as error:
+            error.add_note(self.log("model_server"))
+            raise
         return self
 
     def stop(self) -> None:
