@@ -14,6 +14,7 @@ from openai.types import completion_create_params as openai_completions
 from openai.types.chat import completion_create_params as openai_chat
 
 from tests.docs.markdown import DOCS, code_spans, section, table
+from vfastml.engine.dispatch_requests import ToolUse
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
@@ -163,6 +164,8 @@ def _defaults(path: str) -> dict[str, Any]:
     work = body.to_work("id")
     first = msgspec.structs.asdict(work[0] if isinstance(work, list) else work)
     asked = msgspec.structs.asdict(first["sampling"]) if "sampling" in first else {}
+    template = msgspec.structs.asdict(first["template"]) if "template" in first else {}
+    first |= {**template, "parallel_tool_calls": ToolUse([]).parallel}
     neutral = msgspec.json.decode(msgspec.json.encode(Sampling(max_tokens=1)))
     settled = {name: value for name, value in asked.items() if value is not None}
     return {**neutral, **first, **settled, **(_reported(path) if asked else {})}
@@ -179,6 +182,8 @@ def _reported(path: str) -> dict[str, Any]:
     assert found.pop("width") == 2
     found["return_tokens_as_token_ids"] = body.style()._names_ids
     if path == "/v1/chat/completions":
+        found["include_reasoning"] = body.style()._shows_reasoning
+        found["separate_reasoning"] = body.to_work("id").splits_reasoning
         found["logprobs"] = body.sampling().logprobs is not None
         reporting: Any = parse_body(msgspec.json.encode({**SMALLEST[path], "logprobs": True}), BODIES[path])
         found["top_logprobs"] = reporting.sampling().logprobs

@@ -59,8 +59,8 @@ def test_developer_stays_where_the_template_knows_it() -> None:
 
 
 def test_other_keys_reach_the_template() -> None:
-    encoder = encoder_with("{{ messages[0].tool_calls[0].name }}")
-    assert rendered([{"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}], encoder) == "f"
+    encoder = encoder_with("{{ messages[0].moods[0].name }}")
+    assert rendered([{"role": "assistant", "content": None, "moods": [{"name": "f"}]}], encoder) == "f"
 
 
 def test_messages_of_the_caller_are_not_written_to() -> None:

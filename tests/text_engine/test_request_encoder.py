@@ -24,6 +24,8 @@ from vfastml.text_engine.prompt_encoder import PromptEncoder
 from vfastml.text_engine.request_encoder import RequestEncoder
 
 LIMITS = Limits(64, 8, 64, 40, 16)
+CHAT = {"prompt": None, "messages": "hi"}
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
 
 
 def encoder(**defaults: Any) -> RequestEncoder:
@@ -61,6 +63,10 @@ def encode(sampling: dict[str, Any] | None = None, **fields: Any) -> EncodedRequ
         ({}, {"stop_token_ids": (-1,)}, "stop_token_ids"),
         ({"prompt": "x" * 64}, {}, "prompt"),
         ({"prompt": "x" * 65}, {"max_tokens": 0}, "prompt"),
+        ({"tool_use": ToolUse(TOOLS)}, {}, "tools"),
+        ({**CHAT, "tool_use": ToolUse([{"type": "function"}])}, {}, "tools"),
+        ({**CHAT, "tool_use": ToolUse(TOOLS, "required", "g")}, {}, "tool_choice"),
+        ({**CHAT, "template": TemplateOptions({"a": 1})}, {}, "chat_template_kwargs"),
     ],
 )
 def test_refused_by_name(fields: dict[str, Any], sampling: dict[str, Any], param: str) -> None:
@@ -72,11 +78,10 @@ def test_refused_by_name(fields: dict[str, Any], sampling: dict[str, Any], param
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"tool_use": ToolUse([])}, "tools"),
-        ({"template": TemplateOptions(continue_final_message=True)}, "template"),
         ({"suffix": "end"}, "suffix"),
-        ({"splits_reasoning": True}, "splits_reasoning"),
         ({"constraint": Constraint("json_object")}, "structured_outputs"),
+        ({**CHAT, "tool_use": ToolUse(TOOLS, "required"), "truncate_prompt_tokens": 9}, "tool_choice"),
+        ({**CHAT, "template": TemplateOptions(documents=[{}])}, "documents"),
         ({"model_adapter_uri": "a"}, "model_adapter_uri"),
     ],
 )

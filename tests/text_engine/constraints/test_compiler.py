@@ -19,6 +19,7 @@ from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.constraints import compiler as compiler_module
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammar_matcher import GrammarMatcher
+from vfastml.text_engine.constraints.grammars import grammar_of
 
 VOCAB = 49152
 END = 2
@@ -200,11 +201,14 @@ def test_wrong_and_hostile_ones_are_refused(compiler: ConstraintCompiler, name: 
 
 def test_what_was_compiled_is_kept_up_to_a_bound(compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler_module, "_CACHED", 3)
+    asked = [Constraint("regex", f"a{{{count}}}") for count in (1, 2, 3, 1, 4, 1, 2)]
+    of_grammar = {grammar_of(constraint): constraint for constraint in asked}
     compiled: list[Constraint] = []
     compile_one = compiler._compile
-    monkeypatch.setattr(compiler, "_compile", lambda one: (compiled.append(one), compile_one(one))[1])
+    monkeypatch.setattr(
+        compiler, "_compile", lambda one, what: (compiled.append(of_grammar[one]), compile_one(one, what))[1]
+    )
     compiler._compiled.clear()
-    asked = [Constraint("regex", f"a{{{count}}}") for count in (1, 2, 3, 1, 4, 1, 2)]
     for constraint in asked:
         compiler.matcher(constraint)
     assert [asked.index(one) for one in compiled] == [0, 1, 2, 4, 1]
