@@ -12,6 +12,7 @@ import zmq.asyncio
 
 from vfastml.engine.dispatch_replies import (
     Accepted,
+    CancelResult,
     Delta,
     Detokenized,
     Finished,
@@ -24,7 +25,15 @@ from vfastml.engine.dispatch_replies import (
     Tokenized,
     Usage,
 )
-from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, Join, TextGenerationReq, TokenizeReq, WorkReq
+from vfastml.engine.dispatch_requests import (
+    CancelByHandleReq,
+    CancelReq,
+    DetokenizeReq,
+    Join,
+    TextGenerationReq,
+    TokenizeReq,
+    WorkReq,
+)
 from vfastml.engine.wire import PROTOCOL, bind_router, bound_port, decode_request, encode_reply
 
 _starts = itertools.count()
@@ -75,6 +84,9 @@ class FakeServer:
         self.server_id = f"fake-{next(_starts)}"
         self.requests: list[WorkReq] = []
         self.cancelled: list[str] = []
+        self.asked_handles: list[str] = []
+        self.num_found: int | None = 0
+        """What it says to CancelByHandleReq; None: nothing."""
         self.joins: list[bytes] = []
         self._peers: dict[str, bytes] = {}
         self._context = zmq.asyncio.Context()
@@ -143,6 +155,10 @@ class FakeServer:
             self._send(peer, encode_reply(Status("loading weights", 0.5, 3.0) if self.loading else self.hello()))
         elif isinstance(request, CancelReq):
             self.cancelled.append(request.request_id)
+        elif isinstance(request, CancelByHandleReq):
+            self.asked_handles.append(request.handle)
+            if self.num_found is not None:
+                self._send(peer, encode_reply(CancelResult(request.request_id, self.num_found)))
         else:
             self._peers[request.request_id] = peer
             self.requests.append(request)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
     Accepted,
+    CancelResult,
     Delta,
     Detokenized,
     Failed,
@@ -26,6 +27,7 @@ from vfastml.engine.dispatch_replies import (
     Usage,
 )
 from vfastml.engine.dispatch_requests import (
+    CancelByHandleReq,
     CancelReq,
     DetokenizeReq,
     ImageToImageReq,
@@ -68,6 +70,7 @@ sampling = structs(
 requests = st.one_of(
     structs(Join),
     structs(CancelReq),
+    structs(CancelByHandleReq),
     structs(TextGenerationReq, messages=messages, sampling=sampling, n=st.none() | counts),
     structs(TokenizeReq, messages=messages),
     structs(DetokenizeReq, tokens=lists),
@@ -91,6 +94,7 @@ replies = st.one_of(
     structs(Tokenized, tokens=lists),
     structs(Detokenized),
     structs(Output, output=values),
+    structs(CancelResult),
     structs(Goaway),
 )
 light = settings(max_examples=150, deadline=None)

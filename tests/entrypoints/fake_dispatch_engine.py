@@ -22,6 +22,7 @@ from vfastml.engine.dispatch_replies import (
 )
 from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.request_handles import handle_of, with_handles
 from vfastml.engine.server_table import ServerState, ServerView, Startup
 from vfastml.engine.tenant import kept_apart
 from vfastml.engine.wire import encode_request
@@ -128,7 +129,7 @@ class FakeDispatchEngine:
             self.cancel(task)
 
     def dispatch(self, request: WorkReq) -> DispatchTask:
-        request = kept_apart(request)
+        request = kept_apart(with_handles(request))
         task = DispatchTask(request, self.cancel)
         self.requests.append(request)
         try:
@@ -146,7 +147,14 @@ class FakeDispatchEngine:
             self.cancelled.append(task.request_id)
             self._tasks[task.request_id].cancel()
             self._open.pop(task.request_id, None)
-            task.fail(RequestCancelledError("The request was cancelled."))
+            task.fail(RequestCancelledError())
+
+    async def cancel_by_name(self, name: str) -> bool:
+        handle = handle_of(name)
+        found = [task for task in self._open.values() if handle in getattr(task.request, "handles", ())]
+        for task in found:
+            self.cancel(task)
+        return bool(found)
 
     @property
     def open_requests(self) -> int:

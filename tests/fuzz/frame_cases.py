@@ -25,6 +25,7 @@ from vfastml.engine.dispatch_replies import (
     Tokenized,
 )
 from vfastml.engine.dispatch_requests import (
+    CancelByHandleReq,
     CancelReq,
     DetokenizeReq,
     ImageToImageReq,
@@ -85,7 +86,8 @@ def _sound_request(rng: Random, request_id: str) -> Request:
     text = odd_text(rng)[:100] or "x"
     kind = rng.randrange(10)
     if kind == 0:
-        return rng.choice((Join(PROTOCOL, "fuzz"), CancelReq(request_id=request_id)))
+        stop = rng.choice((CancelReq(request_id=request_id), CancelByHandleReq(request_id=request_id, handle="shared")))
+        return rng.choice((Join(PROTOCOL, "fuzz"), stop))
     if kind == 1:
         images: list[Any] = [b"\x89PNG", text]
         return rng.choice((OneShotReq(request_id=request_id), ImageToImageReq(request_id=request_id, images=images)))
@@ -109,6 +111,7 @@ def _sound_request(rng: Random, request_id: str) -> Request:
         echo=rng.random() < 0.2,
         return_token_ids=rng.random() < 0.2,
         cache_salt=rng.choice(("", text)),
+        handles=rng.choice(([], ["shared"], [text])),
         forward_params=rng.choice((None, None, TextGenerationForward(use_cache=True))),
         **asked,
     )

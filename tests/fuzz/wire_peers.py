@@ -17,7 +17,7 @@ from tests.fuzz.findings import Findings
 from tests.fuzz.frame_cases import LIAR, damaged_greeting, reply_frame, request_frame
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import Failed, Hello, Reply, ServedModel, StepReply
-from vfastml.engine.dispatch_requests import CancelReq, Join, WorkReq
+from vfastml.engine.dispatch_requests import CancelReq, Join, Request
 from vfastml.errors import from_kind
 
 _MOST_OPEN = 32
@@ -69,7 +69,7 @@ class WrongGateway:
             self._expect(number, request)
         await self._socket.send_multipart([frame[:7], frame[7:]] if number % 50 == 0 else [frame])
 
-    def _expect(self, number: int, request: Join | WorkReq | CancelReq) -> None:
+    def _expect(self, number: int, request: Request) -> None:
         if isinstance(request, Join):
             self._open.clear()  # the server drops what this gateway had open
         elif isinstance(request, CancelReq):

@@ -17,6 +17,7 @@ from tests.models_servers.raw_gateway import PATIENCE_S, RawGateway
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
     Accepted,
+    CancelResult,
     Delta,
     Failed,
     Finished,
@@ -29,8 +30,15 @@ from vfastml.engine.dispatch_replies import (
     StepReply,
     Tokenized,
 )
-from vfastml.engine.dispatch_requests import CancelReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
-from vfastml.errors import InvalidRequestError, RateLimitError
+from vfastml.engine.dispatch_requests import (
+    CancelByHandleReq,
+    CancelReq,
+    OneShotReq,
+    TextGenerationReq,
+    TokenizeReq,
+    WorkReq,
+)
+from vfastml.errors import InvalidRequestError, RateLimitError, RequestCancelledError
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink
 
@@ -294,6 +302,30 @@ def test_cancel_of_another_gateways_request_is_ignored(link: ServerLink, port: i
         assert link.inbox.empty()
         link.send([Finished("a")], Load())
         assert ended(owner) == [Finished("a")]
+
+
+def test_cancel_by_handle_ends_all_that_have_it_whosever_they_are(link: ServerLink, port: int) -> None:
+    with joined(port) as owner, joined(port) as other:
+        for gateway, request_id, handles in (
+            (owner, "a", ["own", "shared"]),
+            (owner, "b", []),
+            (other, "c", ["shared"]),
+        ):
+            gateway.send(TextGenerationReq(request_id=request_id, prompt="x", handles=handles))
+            assert gateway.next() == Accepted(request_id, 5)
+            assert isinstance(inbox(link), QueuedPrompt)
+        other.send(CancelByHandleReq(request_id="q1", handle="shared"))
+        assert other.next() == CancelResult("q1", 2)
+        cancelled = RequestCancelledError()
+        assert ended(owner) == [Failed.of("a", cancelled)]
+        assert ended(other) == [Failed.of("c", cancelled)]
+        assert [inbox(link), inbox(link)] == [Cancelled("a"), Cancelled("c")]
+        assert link.num_open == 1
+        for number, handle in enumerate(("shared", "own", "unknown")):
+            other.send(CancelByHandleReq(request_id=f"again-{number}", handle=handle))
+            assert other.next() == CancelResult(f"again-{number}", 0)
+        link.send([Delta("a", text="x"), Finished("a"), Finished("b")], Load())
+        assert ended(owner) == [Finished("b")]
 
 
 def test_a_damaged_frame_ends_its_gateways_session(link: ServerLink, port: int) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import zmq
 
-from vfastml.engine.dispatch_replies import Accepted, Goaway, Hello, Reply, ServedModel, Status, StepReply
+from vfastml.engine.cancellations import Cancellations
+from vfastml.engine.dispatch_replies import Accepted, CancelResult, Goaway, Hello, Reply, ServedModel, Status, StepReply
 from vfastml.engine.dispatch_requests import Join, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.open_requests import OpenRequests
+from vfastml.engine.request_handles import handle_of, with_handles
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
 from vfastml.engine.tenant import kept_apart
@@ -30,6 +32,9 @@ _TICK_S = 1.0
 
 _SHUTDOWN_RETRY_AFTER_S = 1.0
 _MAX_IO_THREADS = 8
+
+_ASKED_TO_CANCEL = (ServerState.LIVE, ServerState.DRAINING)
+"""Others have nothing open: what a hung server had was moved or failed."""
 
 
 class DispatchEngine:
@@ -55,6 +60,7 @@ class DispatchEngine:
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
         self._table = ServerTable(self._endpoints, protocol=PROTOCOL, now=clock(), max_step_age_s=max_step_age_s)
         self._requests = OpenRequests(self._table, self._send, self._send_surely, hold_s=hold_s, max_held=max_held)
+        self._cancellations = Cancellations(self._send_surely)
         self._connections: dict[str, ServerConnection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -88,6 +94,7 @@ class DispatchEngine:
         for endpoint, connection in self._connections.items():
             connection.close()
             self._table.on_lost(endpoint)
+            self._cancellations.on_lost(endpoint)
         # Waits for the I/O threads, one of which may be resolving a name.
         await asyncio.to_thread(context.term)
 
@@ -99,9 +106,23 @@ class DispatchEngine:
             raise RuntimeError("the dispatch engine is not running")
         if threading.get_ident() != self._thread:
             raise RuntimeError("dispatch() belongs to the event loop's thread: make its route `async def`")
-        task = DispatchTask(kept_apart(request), self._requests.cancel)
+        task = DispatchTask(kept_apart(with_handles(request)), self._requests.cancel)
         self._requests.add(task)
         return task
+
+    async def cancel_by_name(self, name: str) -> bool:
+        """Cancel all text requests that the caller (see tenant.py) knows by that name (see request_handles.py), those
+        of other gateways of the same model servers too; each fails with RequestCancelledError. False: none is open.
+        Raises InternalServerTooBusyError if that cannot be said."""
+        handle = handle_of(name)
+        found = self._requests.cancel_by_handle(handle)
+        asked = [endpoint for endpoint in self._endpoints if self._table.state(endpoint) in _ASKED_TO_CANCEL]
+        try:
+            found += await self._cancellations.ask(handle, asked)
+        except InternalServerTooBusyError:
+            if not found:
+                raise
+        return found > 0
 
     @property
     def open_requests(self) -> int:
@@ -145,6 +166,7 @@ class DispatchEngine:
         draining = self._table.state(endpoint) is ServerState.DRAINING
         _log.log(logging.INFO if draining else logging.WARNING, "The model server at %s is gone.", endpoint)
         self._table.on_lost(endpoint)
+        self._cancellations.on_lost(endpoint)
         self._requests.move_from(endpoint)
         self._requests.flush_held()
 
@@ -176,6 +198,8 @@ class DispatchEngine:
                 self._on_hello(endpoint, reply)
             case Goaway():
                 self._on_goaway(endpoint)
+            case CancelResult():
+                self._cancellations.on_result(endpoint, reply)
             case _:
                 self._requests.on_terminal(endpoint, reply)
 

@@ -237,6 +237,14 @@ class Output(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     output: Any
 
 
+class CancelResult(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    """Answer to CancelByHandleReq."""
+
+    request_id: str
+    num_requests: int
+    """That were open, and have ended now."""
+
+
 class Goaway(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     """Draining: what is open will be finished, send nothing new."""
 
@@ -244,5 +252,5 @@ class Goaway(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
 
 
 Terminal = Finished | Failed | Tokenized | Detokenized | Output
-Reply = Hello | Status | Accepted | StepReply | Terminal | Goaway
+Reply = Hello | Status | Accepted | StepReply | Terminal | CancelResult | Goaway
 """All that travels from model server to gateway."""

@@ -250,6 +250,8 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     """For `prompt` only: what comes after the text that is asked for, where the model was trained to fill in."""
     splits_reasoning: bool = False
     """What the model thinks goes into `Delta.reasoning` instead of `Delta.text`, where it marks it."""
+    handles: list[str] = []
+    """Any of them stops it, by CancelByHandleReq. Before it is dispatched: names, of which dispatching makes them."""
 
     def __post_init__(self) -> None:
         if self.forward_params is not None:
@@ -312,10 +314,17 @@ class CancelReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_o
     """Stop working on that request; unknown ids are ignored. No answer."""
 
 
+class CancelByHandleReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
+    """Stop all requests that have this handle, of whichever gateway: each fails there as cancelled. Answered by
+    `CancelResult`."""
+
+    handle: str
+
+
 WorkReq = TextGenerationReq | TokenizeReq | DetokenizeReq | OneShotReq | ImageToImageReq
 """What can be dispatched: each gets exactly one terminal reply."""
 
-Request = Join | WorkReq | CancelReq
+Request = Join | WorkReq | CancelReq | CancelByHandleReq
 """All that travels from gateway to model server."""
 
 

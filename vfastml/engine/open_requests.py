@@ -15,6 +15,7 @@ from vfastml.engine.deadline import time_left_s
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Terminal
 from vfastml.engine.dispatch_requests import CancelReq, TextGenerationReq
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.request_handles import HandleIndex
 from vfastml.engine.server_table import ServerTable
 from vfastml.engine.wire import encode_request
 from vfastml.errors import (
@@ -68,6 +69,7 @@ class OpenRequests:
         self._max_held = max_held
         self._places: dict[str, _Place] = {}
         self._held: dict[str, _Place] = {}
+        self._handles = HandleIndex()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -91,7 +93,14 @@ class OpenRequests:
         """End the task and tell its server; without effect when it has ended."""
         place = self._places.get(task.request_id)
         if place is not None and place.task is task:
-            self._abandon(place, RequestCancelledError("The request was cancelled."))
+            self._abandon(place, RequestCancelledError())
+
+    def cancel_by_handle(self, handle: str) -> int:
+        """End all tasks whose requests have that handle, and tell their servers. Returns how many there were."""
+        places = [self._places[request_id] for request_id in self._handles.find(handle)]
+        for place in places:
+            self._abandon(place, RequestCancelledError())
+        return len(places)
 
     def flush_held(self) -> None:
         """Look again at each held request, oldest first: the servers have changed."""
@@ -143,6 +152,8 @@ class OpenRequests:
         place = _Place(task, encode_request(task.request))
         self._set_deadline(place)
         self._places[task.request_id] = place
+        if isinstance(task.request, TextGenerationReq):
+            self._handles.add(task.request_id, task.request.handles)
         return place
 
     def _set_deadline(self, place: _Place) -> None:
@@ -211,6 +222,7 @@ class OpenRequests:
     def _end(self, place: _Place) -> None:
         """Every place ends through here, whatever the reason."""
         del self._places[place.request_id]
+        self._handles.remove(place.request_id)
         self._assign(place, None)
         for timer in place.timers:
             timer.cancel()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import zmq
 
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Reply
-from vfastml.errors import InternalServerError, VFastMLError
+from vfastml.engine.request_handles import HandleIndex
+from vfastml.errors import InternalServerError, RequestCancelledError, VFastMLError
 from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, frame_of, sendable
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Gateways:
         self._joined: set[bytes] = set()
         self._routes: dict[str, bytes] = {}
         """Which gateway has each open request."""
+        self._handles = HandleIndex()
         self._unsent: defaultdict[bytes, Unsent] = defaultdict(Unsent)
         self._to_end: set[bytes] = set()
         """Gateways whose queue was full when they were to begin anew."""
@@ -77,9 +79,10 @@ class Gateways:
 
     # -- requests
 
-    def open(self, request_id: str, identity: bytes) -> None:
+    def open(self, request_id: str, identity: bytes, handles: Iterable[str] = ()) -> None:
         """What is said of that request is for this gateway, until its terminal reply."""
         self._routes[request_id] = identity
+        self._handles.add(request_id, handles)
 
     def cancel(self, identity: bytes, request_id: str) -> None:
         """Ends a request of this gateway, which hears no more of it; without effect if it has none of that id."""
@@ -88,6 +91,14 @@ class Gateways:
             if identity in self._unsent:
                 self._unsent[identity].forget(request_id)
             self._on_drop(request_id)
+
+    def cancel_by_handle(self, handle: str) -> int:
+        """Ends all requests with that handle, and tells their gateways so. Returns how many there were."""
+        found = self._handles.find(handle)
+        for request_id in found:
+            self.route(Failed.of(request_id, RequestCancelledError()))
+            self._on_drop(request_id)
+        return len(found)
 
     def drop_requests(self, identity: bytes) -> None:
         """Ends all that this gateway has open."""
@@ -153,6 +164,7 @@ class Gateways:
     def _end(self, request_id: str) -> None:
         """Every open request ends through here."""
         del self._routes[request_id]
+        self._handles.remove(request_id)
         self._on_end(request_id)
 
     def _try_send(self, identity: bytes, frame: bytes) -> bool:

@@ -20,8 +20,26 @@ import msgspec
 import zmq
 
 from vfastml.engine import wire
-from vfastml.engine.dispatch_replies import Accepted, Detokenized, Failed, Goaway, Hello, Load, Status, Tokenized
-from vfastml.engine.dispatch_requests import CancelReq, DetokenizeReq, Join, TokenizeReq, WorkReq
+from vfastml.engine.dispatch_replies import (
+    Accepted,
+    CancelResult,
+    Detokenized,
+    Failed,
+    Goaway,
+    Hello,
+    Load,
+    Status,
+    Tokenized,
+)
+from vfastml.engine.dispatch_requests import (
+    CancelByHandleReq,
+    CancelReq,
+    DetokenizeReq,
+    Join,
+    TextGenerationReq,
+    TokenizeReq,
+    WorkReq,
+)
 from vfastml.engine.request_failure import failure
 from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
@@ -258,6 +276,9 @@ class ServerLink:
             self._join(identity, request)
         elif isinstance(request, CancelReq):
             self._gateways.cancel(identity, request.request_id)
+        elif isinstance(request, CancelByHandleReq):
+            found = self._gateways.cancel_by_handle(request.handle)
+            self._gateways.tell(identity, CancelResult(request.request_id, found))
         else:
             self._take(identity, request)
 
@@ -295,7 +316,8 @@ class ServerLink:
         if isinstance(accepted, Accepted):
             tokens = prepared.num_tokens if isinstance(prepared, SizedWork) else 0
             self.admission.enter(request.request_id, accepted.num_choices, tokens)
-            self._gateways.open(request.request_id, identity)
+            handles = request.handles if isinstance(request, TextGenerationReq) else ()
+            self._gateways.open(request.request_id, identity, handles)
             self.inbox.put(prepared)
         return accepted
 

@@ -82,11 +82,12 @@ class CompletionsRequest(TextRequest):
 
     def to_work(self, response_id: str) -> list[TextGenerationReq]:
         """One request for each prompt."""
-        return [self._work(f"{response_id}-{position}", prompt) for position, prompt in enumerate(self.prompt)]
+        return [self._work(response_id, position, prompt) for position, prompt in enumerate(self.prompt)]
 
-    def _work(self, request_id: str, prompt: Prompt) -> TextGenerationReq:
+    def _work(self, response_id: str, position: int, prompt: Prompt) -> TextGenerationReq:
         return TextGenerationReq(
-            request_id=request_id,
+            request_id=f"{response_id}-{position}",
+            handles=[response_id],
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_token_ids=None if isinstance(prompt, str) else prompt,
             echo=bool(self.echo),
