@@ -181,6 +181,7 @@ def _reported(path: str) -> dict[str, Any]:
     assert body.beams(2) is None
     assert found.pop("width") == 2
     found["return_tokens_as_token_ids"] = body.style()._names_ids
+    found["return_timings"] = bool(body.return_timings)
     if path == "/v1/chat/completions":
         found["include_reasoning"] = body.style()._shows_reasoning
         found["separate_reasoning"] = body.to_work("id").splits_reasoning

@@ -141,7 +141,7 @@ def test_a_prefix_that_could_be_a_route_is_refused(engine: FakeDispatchEngine) -
     paths = {route.path for route in Gateway(dispatch_engine=engine).build().routes}  # type: ignore[attr-defined]
     assert len(paths) > 10
     for path in paths:
-        parts = path.removesuffix("/{id:path}").split("/")
+        parts = path.partition("/{")[0].split("/")
         for end in range(2, len(parts) + 1):
             with pytest.raises(ValueError, match="routes of the gateway begin with /"):
                 GatewayConfig(root_path="/".join(parts[:end]))

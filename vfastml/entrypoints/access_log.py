@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vfastml.engine.request_handles import REQUEST_NAME
+from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.limits import REQUEST_ID
 from vfastml.entrypoints.root_path import route_path
 
 logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 _MAX_PATH_CHARS = 200
-_ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class AccessLogMiddleware:
     """Outside of all that answers. `shown` is one of ACCESS_LOGS; neither probes nor clients that went away count as
     errors, and with `all` probes are logged at debug level. A client's own `x-request-id` is kept when it is short and
-    plain."""
+    plain. What a request dispatches has that name too: see engine/request_handles.py."""
 
     def __init__(self, app: ASGIApp, shown: str) -> None:
         self.app = app
@@ -40,15 +40,18 @@ class AccessLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message = {**message, "headers": headers}
             await send(message)
 
+        before = REQUEST_NAME.set(request_id)
         try:
             await self.app(scope, receive, marked_send)
         finally:
+            REQUEST_NAME.reset(before)
             self._log(scope, status, time.monotonic() - started_at, request_id)
 
-    def _log(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         path = route_path(scope)
         is_probe = path in FREE_PATHS
         is_error = status >= 400 and status != CLIENT_CLOSED_REQUEST and not is_probe
@@ -60,12 +63,13 @@ class AccessLogMiddleware:
                 path[:_MAX_PATH_CHARS],
                 status,
                 seconds * 1000,
-                request_id.decode(),
+                request_id,
             )
 
 
-def _request_id(scope: Scope) -> bytes:
+def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ACCEPTABLE_ID.fullmatch(value):
-            return bytes(value)
-    return f"req-{uuid4().hex}".encode()
+        asked: str = value.decode("latin-1") if name == b"x-request-id" else ""
+        if REQUEST_ID.fullmatch(asked):
+            return asked
+    return gen_request_id("req")

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.auth import is_probe
+from vfastml.entrypoints.cancel import is_cancel
 from vfastml.errors import RateLimitError
 
 MAX_OPEN = 4096
@@ -17,8 +18,9 @@ _RETRY_AFTER_S = 1.0
 
 
 class AdmissionMiddleware:
-    """Counts open requests, probes aside, from their headers to the end of their answers. It sits where the caller's
-    key is known and the body is not read yet: a refused request costs no more than its headers.
+    """Counts open requests, from their headers to the end of their answers; probes aside, and cancels, which make room.
+    It sits where the caller's key is known and the body is not read yet: a refused request costs no more than its
+    headers.
 
     `max_open_per_key` is for callers with a key; 0 is no bound. Raises RateLimitError.
     """
@@ -31,7 +33,7 @@ class AdmissionMiddleware:
         self._open_of: Counter[bytes] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_probe(scope):
+        if scope["type"] != "http" or is_probe(scope) or is_cancel(scope):
             await self.app(scope, receive, send)
             return
         key = TENANT.get()

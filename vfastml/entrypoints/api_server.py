@@ -17,6 +17,7 @@ from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.admission import AdmissionMiddleware
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
+from vfastml.entrypoints.cancel import cancel_route
 from vfastml.entrypoints.deadlines import DeadlineMiddleware
 from vfastml.entrypoints.disconnect import DisconnectMiddleware
 from vfastml.entrypoints.drain import DrainGate, DrainMiddleware
@@ -33,9 +34,10 @@ from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
 from vfastml.entrypoints.serving import GatewayServer
 from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
+from vfastml.entrypoints.timings import SERVER_TIMING
 from vfastml.utils.logging import configure_logging
 
-_SHOWN_TO_PAGES = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry")
+_SHOWN_TO_PAGES = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
 """Response headers that a web page of another origin may read."""
 
 
@@ -136,6 +138,7 @@ class Gateway:
             [
                 chat_route(engine, keep_alive_s),
                 completions_route(engine, keep_alive_s),
+                cancel_route(engine),
                 *models_routes(engine),
                 *tokenize_routes(engine),
                 *health_routes(engine, self._gate),

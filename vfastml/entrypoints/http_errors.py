@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vfastml.engine.request_handles import REQUEST_NAME
 from vfastml.entrypoints.validation import first_problem
 from vfastml.errors import (
     AuthenticationError,
@@ -70,7 +71,7 @@ def shown_to_client(error: Exception) -> VFastMLError:
     """The error itself if it is one of ours; else a fixed sentence, and the details in the log."""
     if isinstance(error, VFastMLError):
         return error
-    logger.error("A request failed with an unforeseen exception.", exc_info=error)
+    logger.error("Request %s failed with an unforeseen exception.", REQUEST_NAME.get(), exc_info=error)
     return InternalServerError()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_BODY_BYTES = 16 << 20
 MAX_MESSAGES = 4096
 MAX_CONTENT_PARTS = 4096
@@ -21,6 +23,11 @@ MAX_TEMPLATE_KWARGS = 32
 MAX_EFFORT_CHARS = 32
 MAX_NAME_CHARS = 512
 """Model names, cache salts."""
+
+MAX_DEADLINE_S = 86400
+"""Of a request; a day."""
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What a client may call its request."""
 
 BODY_TIMEOUT_S = 20.0
 """Silence within a body that is waited for, unless a gateway is told otherwise."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from vfastml.engine.arrivals import Arrivals
-from vfastml.engine.dispatch_replies import Delta, Usage
+from vfastml.engine.dispatch_replies import Delta, Timings, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import error_body, shown_to_client
 from vfastml.errors import VFastMLError
@@ -50,6 +50,9 @@ class Wording:
     def delta(self, position: int, delta: Delta) -> bytes:
         """A delta of the task at that position."""
         raise NotImplementedError
+
+    def note_timings(self, timings: Sequence[Timings]) -> None:
+        """How long all tasks took, told just before the closing."""
 
     def closing(self, usages: Sequence[Usage]) -> bytes:
         """The end when all tasks have finished, who used that much."""
@@ -104,6 +107,7 @@ class EventStream(Response):
                 if events:
                     silence.broken()
                     await send({"type": "http.response.body", "body": events, "more_body": True})
+            self._wording.note_timings([task.timings or Timings() for task in self._tasks])
             return self._wording.closing([task.usage or Usage() for task in self._tasks])
         except Exception as error:
             return self._wording.failure(shown_to_client(error))

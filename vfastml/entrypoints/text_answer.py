@@ -14,6 +14,7 @@ from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.streaming import EventStream, Wording
+from vfastml.entrypoints.timings import SERVER_TIMING, TimedAnswer, slowest
 
 
 class AnswerForm(Protocol):
@@ -42,7 +43,9 @@ async def answer(
             # The status is settled by then: nothing is refused after it was accepted.
             accepted = [await task.accepted() for task in tasks]
             return EventStream(tasks, form.events(tasks[0].model, accepted), keep_alive_s)
-        return ApiJSONResponse(form.whole([await _succeeded(task) for task in tasks]))
+        results = [await _succeeded(task) for task in tasks]
+        took = slowest(TimedAnswer.of(result.result) for result in results)
+        return ApiJSONResponse(form.whole(results), headers={SERVER_TIMING: took.header()})
     except BaseException:
         for task in tasks:
             task.cancel()

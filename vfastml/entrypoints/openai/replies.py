@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vfastml.engine.dispatch_replies import Accepted, Delta, Usage
+from vfastml.engine.dispatch_replies import Accepted, Delta, Timings, Usage
 from vfastml.engine.dispatch_result import DispatchRequestResult, TextGenerationResult
 from vfastml.entrypoints.openai.reply_styles import Choice, ReplyStyle
 from vfastml.entrypoints.streaming import Wording, event, event_json
+from vfastml.entrypoints.timings import TimedAnswer, slowest
 
 Body = dict[str, Any]
 
@@ -65,12 +66,16 @@ class ReplyEvents(Wording):
         *,
         choices_per_prompt: int,
         with_usage: bool,
+        with_timings: bool = False,
     ) -> None:
         self._style = style
         self._head = _head(style.chunk_object, response_id, model)
         self._prompt_ids = [one.prompt_token_ids for one in accepted]
+        self._nums_choices = [one.num_choices for one in accepted]
         self._choices_per_prompt = choices_per_prompt
         self._with_usage = with_usage
+        self._with_timings = with_timings
+        self._timings: Sequence[Timings] = ()
         self._plain: dict[int, _Template] = {}
         """Of the choices that have been opened: something of theirs was sent."""
 
@@ -85,11 +90,17 @@ class ReplyEvents(Wording):
             chunks = self._opened_with(index, position, chunks)
         return b"".join(event(chunk) for chunk in chunks)
 
+    def note_timings(self, timings: Sequence[Timings]) -> None:
+        """See Wording."""
+        self._timings = timings
+
     def closing(self, usages: Sequence[Usage]) -> bytes:
-        """The chunk with the usage, if it was asked for, and the end."""
-        if not self._with_usage:
-            return DONE
-        return event({**self._head, "choices": [], "usage": usage_body(usages)}) + DONE
+        """The chunk with the usage and the timings, if one of them was asked for, and the end."""
+        asked: Body = {"usage": usage_body(usages)} if self._with_usage else {}
+        if self._with_timings:
+            answers = map(TimedAnswer, self._timings, usages, self._nums_choices)
+            asked["timings"] = slowest(answers).body()
+        return (event({**self._head, "choices": [], **asked}) if asked else b"") + DONE
 
     def _opened_with(self, index: int, position: int, chunks: list[Body]) -> list[Body]:
         opening = self._style.opening(index)

@@ -9,6 +9,7 @@ from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.entrypoints.openai.replies import Body, ReplyEvents, whole_body
 from vfastml.entrypoints.openai.reply_styles import ReplyStyle
 from vfastml.entrypoints.openai.text_request import TextRequest
+from vfastml.entrypoints.timings import TimedAnswer, slowest
 
 
 class ReplyForm:
@@ -21,7 +22,10 @@ class ReplyForm:
 
     def whole(self, results: Sequence[DispatchRequestResult]) -> Body:
         """See AnswerForm."""
-        return whole_body(self._style, self._id, results)
+        body = whole_body(self._style, self._id, results)
+        if self._body.return_timings:
+            body["timings"] = slowest(TimedAnswer.of(result.result) for result in results).body()
+        return body
 
     def events(self, model: str | None, accepted: Sequence[Accepted]) -> ReplyEvents:
         """See AnswerForm."""
@@ -32,4 +36,5 @@ class ReplyForm:
             accepted,
             choices_per_prompt=self._body.n or max(one.num_choices for one in accepted),
             with_usage=self._body.wants_usage_chunk(),
+            with_timings=bool(self._body.return_timings),
         )

@@ -10,6 +10,7 @@ from vfastml.entrypoints.limits import MAX_CHOICES
 from vfastml.entrypoints.openai.api_request import Name
 from vfastml.entrypoints.openai.beam_fields import BeamFields
 from vfastml.entrypoints.openai.constraint_fields import ConstraintFields
+from vfastml.entrypoints.openai.control_fields import ControlFields
 from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, NumLogprobs, SamplingFields, TokenCount
 from vfastml.errors import InvalidRequestError
 
@@ -22,7 +23,7 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class TextRequest(SamplingFields, BeamFields, ConstraintFields):
+class TextRequest(SamplingFields, BeamFields, ConstraintFields, ControlFields):
     """A body that asks for text."""
 
     default_max_tokens: ClassVar[int | None] = None
@@ -77,6 +78,7 @@ class TextRequest(SamplingFields, BeamFields, ConstraintFields):
             "return_token_ids": bool(self.return_token_ids),
             "cache_salt": self.cache_salt or "",
             "priority": self.priority or 0,
+            "deadline_s": self.deadline_s,
             "truncate_prompt_tokens": self.truncate_prompt_tokens,
         }
 
