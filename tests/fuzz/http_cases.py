@@ -40,7 +40,7 @@ _PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
 _OTHER_PATHS = (
     "/v1/models", "/v1/models/tiny", "/load", "/version", "/livez", "/readyz", "/health", "/openapi.json", "/docs",
     "/v1/chat/completions/", "//v1//models", "/v1/../load", "/%2e%2e/etc/passwd", "/v1/models/%00", "/%ff%fe",
-    "/a" * 900,
+    "/a" * 900, "/v1/requests/x/cancel", "/v1/requests/%0d%0ax/cancel", "/v1/requests//cancel",
     "*", "http://other.example/v1/models", "/v1/models?" + "a=b&" * 500, "/v1/models/" + "%F0%9F%98%80" * 20, "/\\..\\",
 )  # fmt: skip
 _METHODS = ("GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PRI", "BREW", "post", "M-SEARCH")
@@ -143,7 +143,7 @@ def _odd_chunks(rng: Random) -> HttpCase:
 
 
 def _odd_route(rng: Random) -> HttpCase:
-    method, path = rng.choice((*_METHODS, "GET", "GET")), rng.choice((*_OTHER_PATHS, *_PATHS))
+    method, path = rng.choice((*_METHODS, "GET", "GET", "POST")), rng.choice((*_OTHER_PATHS, *_PATHS))
     version = rng.choice(("1.1", "1.1", "1.1", "1.0", "0.9", "2.0", "9.9"))
     return HttpCase(f"{method} {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode(), whole=False)
 
