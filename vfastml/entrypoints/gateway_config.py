@@ -17,7 +17,18 @@ ACCESS_LOGS = ("all", "errors", "off")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
-_FIRST_OF_ROUTES = ("v1", "tokenize", "detokenize", "livez", "startupz", "readyz", "health", "load", "version")
+_FIRST_OF_ROUTES = (
+    "v1",
+    "apply-template",
+    "tokenize",
+    "detokenize",
+    "livez",
+    "startupz",
+    "readyz",
+    "health",
+    "load",
+    "version",
+)
 _FIRST_OF_PAGES = ("docs", "redoc", "openapi.json")
 """How the paths of built-in routes begin: a prefix that begins so too could not be told from them."""
 
