@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import model_validator
+
 from vfastml.engine.dispatch_requests import ToolUse
 from vfastml.entrypoints.limits import MAX_TOOLS
 from vfastml.entrypoints.openai.api_request import ApiRequest
@@ -24,6 +26,11 @@ class ToolFields(ApiRequest):
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_tools(self) -> ToolFields:
+        self.tool_use()
+        return self
 
     def tool_use(self) -> ToolUse | None:
         """What the engine takes. Raises what `tool_use` raises."""
