@@ -58,6 +58,8 @@ def test_every_route_with_a_body_has_an_example() -> None:
         "/v1/chat/completions",
         "/v1/chat/completions/input_tokens",
         "/v1/completions",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
         "/tokenize",
         "/detokenize",
         "/apply-template",
@@ -66,10 +68,11 @@ def test_every_route_with_a_body_has_an_example() -> None:
 
 def _shapes(text: str) -> set[str]:
     """The shape of a JSON body, or the shapes of a stream's events."""
-    if not text.startswith("data: "):
+    if not text.startswith(("data: ", "event: ")):
         return {_shape(json.loads(text))}
-    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
-    assert events.pop() == "[DONE]"
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    if text.startswith("data: "):
+        assert events.pop() == "[DONE]"
     return {_shape(json.loads(event)) for event in events}
 
 

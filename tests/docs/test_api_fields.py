@@ -15,9 +15,12 @@ from openai.types.chat import completion_create_params as openai_chat
 
 from tests.docs.markdown import DOCS, code_spans, section, table
 from vfastml.engine.dispatch_requests import ToolUse
+from vfastml.entrypoints.anthropic.count_request import CountTokensRequest
+from vfastml.entrypoints.anthropic.messages_request import MessagesRequest
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
+from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, RenderRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import UnsupportedError
@@ -28,6 +31,8 @@ API = (DOCS / "api.md").read_text()
 BODIES: dict[str, type[ApiRequest]] = {
     "/v1/chat/completions": ChatCompletionsRequest,
     "/v1/completions": CompletionsRequest,
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": CountTokensRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
     "/apply-template": RenderRequest,
@@ -35,6 +40,8 @@ BODIES: dict[str, type[ApiRequest]] = {
 SMALLEST: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": "hi"},
     "/v1/completions": {"prompt": "hi"},
+    "/v1/messages": {"max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "hi"}]},
     "/tokenize": {"prompt": "hi"},
     "/detokenize": {"tokens": []},
     "/apply-template": {"messages": "hi"},
@@ -168,7 +175,7 @@ def _defaults(path: str) -> dict[str, Any]:
     first |= {**template, "parallel_tool_calls": ToolUse([]).parallel}
     neutral = msgspec.json.decode(msgspec.json.encode(Sampling(max_tokens=1)))
     settled = {name: value for name, value in asked.items() if value is not None}
-    return {**neutral, **first, **settled, **(_reported(path) if asked else {})}
+    return {**neutral, **first, **settled, **(_reported(path) if isinstance(body, TextRequest) else {})}
 
 
 def _reported(path: str) -> dict[str, Any]:

@@ -69,7 +69,14 @@ async def test_answers_and_errors_can_be_read(
         assert answer.headers["access-control-allow-origin"] == PAGE
         assert "Origin" in answer.headers["vary"]
         exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}
-        assert {"x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "server-timing"} == exposed
+        assert {
+            "x-request-id",
+            "request-id",
+            "retry-after",
+            "retry-after-ms",
+            "x-should-retry",
+            "server-timing",
+        } == exposed
         return answer.status_code
 
     assert await status(KEY, messages="x") == 200

@@ -75,7 +75,7 @@ async def test_nulls_in_a_function_are_left_out(client: httpx.AsyncClient, engin
         ({"tools": [{"type": "function"}]}, "tools", None),
         ({"tools": [tool("no spaces")]}, "tools", None),
         ({"tools": [tool("")]}, "tools", None),
-        ({"tools": [tool("x" * 65)]}, "tools", None),
+        ({"tools": [tool("x" * 129)]}, "tools", None),
         ({"tools": [tool("f"), tool("f")]}, "tools", None),
         ({"tools": [tool("f", parameters=[])]}, "tools", None),
         ({"tools": [tool("f", description=1)]}, "tools", None),

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 _MAX_PATH_CHARS = 200
+_NAMES = (b"x-request-id", b"request-id")
+"""Anthropic's clients know the second one."""
 
 
 class AccessLogMiddleware:
@@ -40,7 +42,7 @@ class AccessLogMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                headers = [*message.get("headers", ()), *((name, request_id.encode()) for name in _NAMES)]
                 message = {**message, "headers": headers}
             await send(message)
 

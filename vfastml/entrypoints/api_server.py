@@ -16,6 +16,7 @@ from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.admission import AdmissionMiddleware
+from vfastml.entrypoints.anthropic.routes import anthropic_routes
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
 from vfastml.entrypoints.cancel import cancel_route
 from vfastml.entrypoints.deadlines import DeadlineMiddleware
@@ -37,7 +38,7 @@ from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
 from vfastml.entrypoints.timings import SERVER_TIMING
 from vfastml.utils.logging import configure_logging
 
-_SHOWN_TO_PAGES = ("x-request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
+_SHOWN_TO_PAGES = ("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
 """Response headers that a web page of another origin may read."""
 
 
@@ -141,6 +142,7 @@ class Gateway:
                 cancel_route(engine),
                 *models_routes(engine),
                 *tokenize_routes(engine),
+                *anthropic_routes(engine, keep_alive_s),
                 *health_routes(engine, self._gate),
             ],
         )

@@ -59,7 +59,7 @@ class DrainMiddleware:
             return
         if self.gate.closed:
             refusal = InternalServerTooBusyError("The server is shutting down.", retry_after_s=1.0)
-            await error_response(refusal, {"connection": "close"})(scope, receive, send)
+            await error_response(refusal, {"connection": "close"}, scope=scope)(scope, receive, send)
             return
         self.gate.enter()
         try:

@@ -1,4 +1,5 @@
-"""Every error leaves as the same body, `{"error": {message, type, param, code}}`, with the status of its class."""
+"""Every error leaves as the same body, `{"error": {message, type, param, code}}`, with the status of its class; on
+routes of another API, in that one's form."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.engine.request_handles import REQUEST_NAME
+from vfastml.entrypoints.anthropic.error_envelope import anthropic_error, is_anthropic
+from vfastml.entrypoints.root_path import route_path
 from vfastml.entrypoints.validation import first_problem
 from vfastml.errors import (
     AuthenticationError,
@@ -62,9 +65,14 @@ def error_body(error: VFastMLError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-def error_response(error: VFastMLError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The whole response: envelope, status, and the headers that tell a client whether and when to try again."""
-    return ApiJSONResponse(error_body(error), error.status, {**_retry_headers(error), **(headers or {})})
+def error_response(
+    error: VFastMLError, headers: Mapping[str, str] | None = None, *, scope: Scope | None = None
+) -> JSONResponse:
+    """The whole response: envelope, status, and the headers that tell a client whether and when to try again. The
+    envelope is OpenAI's, unless the request of `scope` is for a route of another API."""
+    is_others = scope is not None and is_anthropic(route_path(scope))
+    body = anthropic_error(error) if is_others else error_body(error)
+    return ApiJSONResponse(body, error.status, {**_retry_headers(error), **(headers or {})})
 
 
 def shown_to_client(error: Exception) -> VFastMLError:
@@ -105,7 +113,7 @@ class ErrorMiddleware:
         except Exception as error:
             if started:
                 raise
-            await error_response(shown_to_client(error))(scope, receive, send)
+            await error_response(shown_to_client(error), scope=scope)(scope, receive, send)
 
 
 def _retry_headers(error: VFastMLError) -> dict[str, str]:
@@ -120,9 +128,9 @@ def _retry_headers(error: VFastMLError) -> dict[str, str]:
     return {"x-should-retry": "false"} if error.status in _CLIENTS_RETRY else {}
 
 
-async def _on_own_error(_: Request, error: Exception) -> Response:
+async def _on_own_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, VFastMLError)
-    return error_response(error)
+    return error_response(error, scope=request.scope)
 
 
 async def _on_validation_error(_: Request, error: Exception) -> Response:
@@ -135,12 +143,12 @@ async def _on_validation_error(_: Request, error: Exception) -> Response:
     return error_response(first_problem(problems, skip=1))
 
 
-async def _on_http_exception(_: Request, error: Exception) -> Response:
+async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code < 200 or error.status_code in (204, 304):
         return Response(status_code=error.status_code, headers=headers)
-    return error_response(_as_own_error(error), headers)
+    return error_response(_as_own_error(error), headers, scope=request.scope)
 
 
 def _as_own_error(error: HTTPException) -> VFastMLError:

@@ -43,7 +43,7 @@ async def answer(
             # The status is settled by then: nothing is refused after it was accepted.
             accepted = [await task.accepted() for task in tasks]
             return EventStream(tasks, form.events(tasks[0].model, accepted), keep_alive_s)
-        results = [await _succeeded(task) for task in tasks]
+        results = [await succeeded(task) for task in tasks]
         took = slowest(TimedAnswer.of(result.result) for result in results)
         return ApiJSONResponse(form.whole(results), headers={SERVER_TIMING: took.header()})
     except BaseException:
@@ -52,7 +52,8 @@ async def answer(
         raise
 
 
-async def _succeeded(task: DispatchTask) -> DispatchRequestResult:
+async def succeeded(task: DispatchTask) -> DispatchRequestResult:
+    """Its result. Raises the VFastMLError that it failed with."""
     result = await task.get_result()
     if result.error is not None:
         raise result.error

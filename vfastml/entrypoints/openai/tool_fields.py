@@ -14,7 +14,7 @@ from vfastml.entrypoints.limits import MAX_TOOLS
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.errors import InvalidRequestError, UnsupportedError
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _KINDS = ("auto", "none", "required")
 
 Tool = dict[str, Any]
@@ -38,8 +38,12 @@ class ToolFields(ApiRequest):
 
     def described_tools(self) -> list[Tool]:
         """Those that the prompt tells the model of."""
-        use = self.tool_use()
-        return [] if use is None or use.choice == "none" else use.tools
+        return described_tools(self.tool_use())
+
+
+def described_tools(use: ToolUse | None) -> list[Tool]:
+    """Those that the prompt tells the model of."""
+    return [] if use is None or use.choice == "none" else use.tools
 
 
 def tool_use(tools: Sequence[Any] | None, tool_choice: Any, parallel: bool | None) -> ToolUse | None:
@@ -76,7 +80,7 @@ def _checked_tool(tool: Any) -> Tool:
     function = tool.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _bad_tools("must name each function, with 1 to 64 letters, digits, dots, dashes or underscores")
+        raise _bad_tools("must name each function, with 1 to 128 letters, digits, dots, dashes or underscores")
     parameters, description = function.get("parameters"), function.get("description")
     if parameters is not None and not isinstance(parameters, dict):
         raise _bad_tools("must have an object as the 'parameters' of a function")
