@@ -36,7 +36,26 @@ _MESSAGES: list[dict[str, Any]] = [
     {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
     {"role": "tool", "content": "5", "tool_call_id": "1"},
 ]
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize")
+_TOOL: dict[str, Any] = {"name": "f", "description": "It.", "input_schema": {"type": "object", "properties": {}}}
+_TURNS: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "text", "text": "Say it.", "cache_control": {"type": "ephemeral"}}]},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"a": [1]}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "5", "is_error": True}]},
+    {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}]},
+    {"role": "system", "content": "Be short."},
+]
+_OF_MESSAGES: dict[str, Any] = {
+    "system": [{"type": "text", "text": "Be shorter."}],
+    "tools": [_TOOL],
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "null"}}},
+    "stop_sequences": ["x", "yz"],
+    "top_k": 5,
+    "stream": True,
+    "metadata": {"user_id": "me"},
+}
+_MESSAGE_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", *_MESSAGE_PATHS)
 _OTHER_PATHS = (
     "/v1/models", "/v1/models/tiny", "/load", "/version", "/livez", "/readyz", "/health", "/openapi.json", "/docs",
     "/v1/chat/completions/", "//v1//models", "/v1/../load", "/%2e%2e/etc/passwd", "/v1/models/%00", "/%ff%fe",
@@ -103,6 +122,9 @@ def body_bytes(rng: Random, path: str) -> bytes:
 def _sound_body(rng: Random, path: str) -> dict[str, Any]:
     if path == "/detokenize":
         return {"model": MODEL, "tokens": [rng.randrange(300) for _ in range(rng.randrange(20))]}
+    if path in _MESSAGE_PATHS:
+        given = {name: _OF_MESSAGES[name] for name in rng.sample(sorted(_OF_MESSAGES), rng.randrange(5))}
+        return {"model": MODEL, "max_tokens": 3, "messages": rng.sample(_TURNS, rng.randint(1, len(_TURNS))), **given}
     text = odd_text(rng)[:60] or "x"
     prompt = rng.choice((text, [text, "b"], [70, 71, 72], [[70, 71], [72]]))
     messages = rng.sample(_MESSAGES, rng.randint(1, len(_MESSAGES)))

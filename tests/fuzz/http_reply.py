@@ -10,7 +10,8 @@ from typing import Any
 import httptools
 
 _LEAKS = re.compile(rb'Traceback|site-packages|0x[0-9a-f]{6}|/home/|/usr/|\.py"|File \\"|tcp://')
-_ENVELOPE = {"message", "type", "param", "code"}
+_ENVELOPES = ({"message", "type", "param", "code"}, {"type", "message"})
+"""OpenAI's, and Anthropic's."""
 _BUSY = 503
 
 
@@ -76,4 +77,4 @@ def _is_envelope(body: bytes) -> bool:
         value: Any = json.loads(body)
     except ValueError:
         return False
-    return isinstance(value, dict) and isinstance(value.get("error"), dict) and set(value["error"]) == _ENVELOPE
+    return isinstance(value, dict) and isinstance(value.get("error"), dict) and set(value["error"]) in _ENVELOPES

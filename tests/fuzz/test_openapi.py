@@ -19,6 +19,8 @@ WITH_BODY = [
     "POST /tokenize",
     "POST /v1/chat/completions",
     "POST /v1/completions",
+    "POST /v1/messages",
+    "POST /v1/messages/count_tokens",
 ]
 light = settings(
     max_examples=30,
