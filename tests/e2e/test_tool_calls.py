@@ -184,49 +184,62 @@ def thinking_service(tmp_path_factory: pytest.TempPathFactory, builtin_folder: P
         yield service
 
 
-def chat(service: Service, **fields: Any) -> httpx.Response:
-    return service.chat(messages="What is the weather in Paris?", temperature=0, **fields)
+SHORT_THOUGHTS: Any = [
+    {"role": "user", "content": "What is the weather in Rome?"},
+    {"role": "assistant", "content": "<think>\nRome.\n</think>\n\nI call."},
+    {"role": "user", "content": "What is the weather in Berlin?"},
+    {"role": "assistant", "content": "<think>\nBerlin.\n</think>\n\nI call."},
+    *WEATHER,
+]
+"""Examples of an end: by itself this model never comes to one."""
+
+
+def think(service: Service, **fields: Any) -> httpx.Response:
+    asked = {"messages": SHORT_THOUGHTS, "temperature": 0, "max_tokens": 80, "chat_template_kwargs": {"think": True}}
+    return service.chat(**{**asked, **fields})
 
 
 def test_an_operators_template(thinking_service: Service) -> None:
     body = {"messages": "hi", "chat_template_kwargs": {"think": True}}
     prompt = thinking_service.http.post("/apply-template", json=body).json()["prompt"]
     assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n"
-    refused = chat(thinking_service, chat_template_kwargs={"mood": 1})
+    refused = think(thinking_service, chat_template_kwargs={"mood": 1})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "chat_template_kwargs")
+
+
+def test_reasoning_is_split_off(thinking_service: Service) -> None:
+    body = think(thinking_service).json()
+    message = body["choices"][0]["message"]
+    assert message["reasoning_content"] == message["reasoning"] != ""
+    assert message["content"] != ""
+    assert "think>" not in message["reasoning"] + message["content"]
+    reasoning_tokens = body["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert 0 < reasoning_tokens < body["usage"]["completion_tokens"]
+    whole = think(thinking_service, separate_reasoning=False).json()["choices"][0]["message"]
+    assert whole["content"].startswith(f"{message['reasoning']}\n</think>")
+    assert "reasoning" not in whole
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_hermes_calls_behind_reasoning(thinking_service: Service, stream: bool) -> None:
-    fields = {"tools": TOOLS, "tool_choice": "required", "chat_template_kwargs": {"think": True}, "stream": stream}
-    # The model never ends its thoughts by itself: a bias on the end of a thought, as tokens, makes it do so.
-    end = thinking_service.http.post("/tokenize", json={"prompt": "</think>", "add_special_tokens": False}).json()
-    response = chat(thinking_service, logit_bias={str(end["tokens"][0]): 12}, max_tokens=200, **fields)
+    response = think(thinking_service, tools=TOOLS, tool_choice="required", stream=stream)
     assert response.status_code == 200
     if stream:
         chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
         deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
-        text = "".join(delta.get("content", "") for delta in deltas)
-        names = [call["function"].get("name") for delta in deltas for call in delta.get("tool_calls", ())]
-        names = [name for name in names if name]
     else:
-        message = response.json()["choices"][0]["message"]
-        text = message["content"] or ""
-        names = [call["function"]["name"] for call in message["tool_calls"]]
-    assert text == ""
-    assert set(names) <= {"get_weather", "get_time"}
+        deltas = [response.json()["choices"][0]["message"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == ""
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) != ""
+    calls = [call["function"] for delta in deltas for call in delta.get("tool_calls", ())]
+    names = [call["name"] for call in calls if "name" in call]
     assert names
+    assert set(names) <= {"get_weather", "get_time"}
 
 
 def test_json_behind_reasoning(thinking_service: Service) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
-    response = chat(
-        thinking_service,
-        response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
-        chat_template_kwargs={"think": True},
-        structured_outputs=None,
-        logit_bias={str(thinking_service.http.post("/tokenize", json={"prompt": "</"}).json()["tokens"][0]): 12},
-        max_tokens=100,
-    )
-    message = response.json()["choices"][0]["message"]
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    message = think(thinking_service, response_format=form).json()["choices"][0]["message"]
+    assert message["reasoning"]
     assert json.loads(message["content"])["a"] in (1, 2)
