@@ -29,6 +29,8 @@ IMAGE_ARGS := $(IMAGE_TORCH:%=--build-arg TORCH=%) $(IMAGE_BASE:%=--build-arg BA
 CHOSEN := $(VENV)/.torch-$(TORCH)
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
+CLIENTS := $(VENV)-clients
+READY_CLIENTS := $(CLIENTS)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 CPP := $(wildcard vfastml/text_engine/cpu_kernels/*.h vfastml/text_engine/cpu_kernels/*.cpp)
@@ -58,19 +60,27 @@ $(READY_DEV): $(READY) requirements-dev.txt
 	$(PIP) install -r requirements.txt -r requirements-dev.txt
 	@touch $(READY_DEV)
 
+$(READY_CLIENTS): $(READY_DEV) requirements-clients.txt requirements-dev.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CLIENTS)
+	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python -r requirements-clients.txt
+	@touch $(READY_CLIENTS)
+
 install: $(READY_DEV)  ## make the environment and install everything into it, also for development
 
 serve: $(READY)  ## run the gateway and the model server, and say how to call them; TORCH=cpu or cuda chooses the build of torch
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
 test: $(READY_DEV)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not package and not images and not faults" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not package and not clients and not images and not faults" $(ARGS)
 
 test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-package: $(READY_DEV)  ## build the wheel, install it elsewhere, and serve from there
 	$(BIN)/python -m pytest -m package $(ARGS)
+
+test-clients: $(READY_CLIENTS)  ## run the clients that people use against a real service
+	$(CLIENTS)/bin/python -m pytest -m clients tests/clients --service-python $(BIN)/python $(ARGS)
 
 test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
 	$(BIN)/python -m pytest -m images $(ARGS)
@@ -109,6 +119,6 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 	$(CONTAINER) build $(IMAGE_ARGS) $(ARGS) --file Dockerfile.model --tag vfastml-model .
 
 clean:  ## remove the environment, builds and caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-images faults chaos fuzz soak lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-clients test-images faults chaos fuzz soak lint types format wheel images clean

@@ -37,11 +37,18 @@ def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
 class Service:
     """One gateway and one model server; either can be stopped and started again."""
 
-    def __init__(self, log_folder: Path, model_args: list[str], gateway_args: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        log_folder: Path,
+        model_args: list[str],
+        gateway_args: list[str] | None = None,
+        python: Path | str = sys.executable,
+    ) -> None:
         self.rpc_port, self.port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=120.0)
         self._logs = log_folder
+        self._python = str(python)
         self._model_args = [*model_args, "--rpc-port", str(self.rpc_port)]
         self._gateway_args = ["--port", str(self.port), "--model-server", f"tcp://127.0.0.1:{self.rpc_port}"]
         self._gateway_args += gateway_args or []
@@ -104,7 +111,7 @@ class Service:
 
     def _start(self, name: str, args: list[str]) -> subprocess.Popen[bytes]:
         with (self._logs / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", f"prebuilt_apps.openai.{name}", *args]
+            command = [self._python, "-m", f"prebuilt_apps.openai.{name}", *args]
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
 

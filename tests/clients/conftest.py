@@ -1,0 +1,29 @@
+"""One service for all clients. They live in an environment of their own, and it in that of the product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.service import Service, running
+
+ROOT = Path(__file__).parents[2]
+
+# The product's own environment has no clients: `make test` passes by, `make test-clients` has them.
+collect_ignore_glob = [] if find_spec("langchain_openai") else ["test_*.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--service-python", default=ROOT / ".venv/bin/python", help="the interpreter that has the product")
+
+
+@pytest.fixture(scope="session")
+def service(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The built-in model, in float32: so a text does not depend on what the prefix cache has."""
+    arguments = ["--dtype", "float32", "--kv-cache-memory", "300MB"]
+    python = pytestconfig.getoption("--service-python")
+    with running(Service(tmp_path_factory.mktemp("clients"), arguments, python=python)) as service:
+        yield service
