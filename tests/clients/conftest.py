@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 # The product's own environment has no clients: `make test` passes by, `make test-clients` has them.
 collect_ignore_glob = [] if find_spec("langchain_openai") else ["test_*.py"]
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it looks for newer prices on the web
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from tests.e2e.service import Service
 
@@ -10,6 +12,13 @@ MODEL = "smollm2-135m-instruct"
 QUESTION = "What is the capital of France?"
 MESSAGES: list[Any] = [{"role": "user", "content": QUESTION}]
 NUM_TOKENS = 12
+
+
+class Capital(BaseModel):
+    """The capital of a country."""
+
+    city: Literal["Paris", "London", "Rome"]
+    in_europe: bool
 
 
 def plain_answer(service: Service, **fields: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Open WebUI asks for the models when a connection is added, and lists what it finds; it sends a key only if given one."""
+"""Open WebUI asks for the models when a connection is added, with a key or without one, and lists what it finds."""
 
 from __future__ import annotations
 

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import openai
 import pytest
-from pydantic import BaseModel
 
-from tests.clients.plain_answer import MESSAGES, MODEL, NUM_TOKENS, plain_answer, plain_text
+from tests.clients.plain_answer import MESSAGES, MODEL, NUM_TOKENS, Capital, plain_answer, plain_text
 from tests.e2e.service import Service
 
 pytestmark = pytest.mark.clients
 
 ASKED: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": NUM_TOKENS}
-
-
-class Capital(BaseModel):
-    city: Literal["Paris", "London", "Rome"]
-    in_europe: bool
 
 
 def test_chat(service: Service) -> None:
