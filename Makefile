@@ -31,6 +31,9 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 CLIENTS := $(VENV)-clients
 READY_CLIENTS := $(CLIENTS)/.ready
+LM_EVAL := $(VENV)-lm-eval
+READY_LM_EVAL := $(LM_EVAL)/.ready
+PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 CPP := $(wildcard vfastml/text_engine/cpu_kernels/*.h vfastml/text_engine/cpu_kernels/*.cpp)
@@ -65,13 +68,20 @@ $(READY_CLIENTS): $(READY_DEV) requirements-clients.txt requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python -r requirements-clients.txt
 	@touch $(READY_CLIENTS)
 
+# A .pth file lets in what the product's environment has: torch is not installed twice.
+$(READY_LM_EVAL): $(READY_DEV) requirements-lm-eval.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LM_EVAL)
+	$(BIN)/uv pip install --quiet --python $(LM_EVAL)/bin/python -r requirements-lm-eval.txt
+	$(BIN)/python $(PACKAGES) > "$$($(LM_EVAL)/bin/python $(PACKAGES))/product.pth"
+	@touch $(READY_LM_EVAL)
+
 install: $(READY_DEV)  ## make the environment and install everything into it, also for development
 
 serve: $(READY)  ## run the gateway and the model server, and say how to call them; TORCH=cpu or cuda chooses the build of torch
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
 test: $(READY_DEV)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not package and not clients and not images and not faults" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not package and not clients and not lm_eval and not images and not faults" $(ARGS)
 
 test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -81,6 +91,9 @@ test-package: $(READY_DEV)  ## build the wheel, install it elsewhere, and serve 
 
 test-clients: $(READY_CLIENTS)  ## run the clients that people use against a real service
 	$(CLIENTS)/bin/python -m pytest -m clients tests/clients --service-python $(BIN)/python $(ARGS)
+
+test-lm-eval: $(READY_LM_EVAL)  ## compare lm-eval's own scores with those that it gets from a real service
+	$(LM_EVAL)/bin/python -m pytest -m lm_eval tests/clients/lm_eval --service-python $(BIN)/python $(ARGS)
 
 test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
 	$(BIN)/python -m pytest -m images $(ARGS)
@@ -119,6 +132,6 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 	$(CONTAINER) build $(IMAGE_ARGS) $(ARGS) --file Dockerfile.model --tag vfastml-model .
 
 clean:  ## remove the environment, builds and caches
-	rm -rf $(VENV) $(CLIENTS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) $(LM_EVAL) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-clients test-images faults chaos fuzz soak lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images faults chaos fuzz soak lint types format wheel images clean

@@ -46,17 +46,8 @@ def options(max_tokens: int = NUM_TOKENS) -> list[str]:
     return ["-m", "smol", "-o", "temperature", "0", "-o", "max_tokens", str(max_tokens)]
 
 
-def test_it_lists_the_model(user_folder: Path) -> None:
-    assert "smol" in llm(user_folder, "models")
-
-
-@pytest.mark.parametrize("streamed", [[], ["--no-stream"]])
-def test_it_answers(service: Service, user_folder: Path, streamed: list[str]) -> None:
-    assert llm(user_folder, QUESTION, *options(), *streamed).strip() == plain_text(service)
-
-
-def test_it_counts_tokens_in_its_log(user_folder: Path) -> None:
-    llm(user_folder, QUESTION, *options())
+def test_it_answers_and_keeps_count(service: Service, user_folder: Path) -> None:
+    assert llm(user_folder, QUESTION, *options()).strip() == plain_text(service)
     [logged] = json.loads(llm(user_folder, "logs", "list", "--json"))
     assert logged["input_tokens"] == 37
     assert logged["output_tokens"] == 8
@@ -68,7 +59,8 @@ def test_schema(user_folder: Path) -> None:
 
 
 def test_conversation_goes_on(service: Service, user_folder: Path) -> None:
-    first = llm(user_folder, QUESTION, *options()).strip()
-    second = llm(user_folder, "And of Japan?", "-c", *options()).strip()
+    first = llm(user_folder, QUESTION, *options(), "--no-stream").strip()
+    second = llm(user_folder, "And of Japan?", "-c", *options(), "--no-stream").strip()
+    assert first == plain_text(service)
     messages = [(QUESTION, "user"), (first, "assistant"), ("And of Japan?", "user")]
     assert second == plain_text(service, messages=[{"role": role, "content": text} for text, role in messages])

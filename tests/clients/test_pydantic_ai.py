@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic_ai import Agent, NativeOutput
+from pydantic_ai import Agent, NativeOutput, RunContext
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
@@ -46,3 +46,23 @@ def test_tool_output(service: Service) -> None:
     result = agent.run_sync(QUESTION)
     assert isinstance(result.output, Capital)
     assert result.response.tool_calls[0].tool_name == "final_result"
+
+
+def test_function_tool(service: Service) -> None:
+    cities = []
+
+    def get_weather(city: str) -> str:
+        """The weather in a city."""
+        cities.append(city)
+        return f"It is sunny in {city}."
+
+    def first_the_tool(context: RunContext[None]) -> ModelSettings:
+        forced = context.run_step == 1
+        return ModelSettings(temperature=0, max_tokens=60, tool_choice=["get_weather"] if forced else "none")
+
+    agent = Agent(model(service), tools=[get_weather], model_settings=first_the_tool)
+    result = agent.run_sync("What is the weather in Paris?")
+    assert result.output
+    [city] = cities
+    assert city
+    assert result.usage.requests == 2
