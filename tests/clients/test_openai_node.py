@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,12 +33,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(programs: Path, name: str, service: Service, asked: dict[str, Any]) -> Any:
+def node(program: Path, *arguments: str) -> str:
     """What that program printed."""
-    command = ["node", str(programs / name), f"{service.url}/v1", json.dumps(asked)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["node", str(program), *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def run(programs: Path, name: str, service: Service, asked: dict[str, Any]) -> Any:
+    """What one of the programs of the folder found."""
+    return json.loads(node(programs / name, f"{service.url}/v1", json.dumps(asked)))
 
 
 def test_chat(service: Service, programs: Path) -> None:
@@ -66,3 +71,10 @@ def test_error(service: Service, programs: Path) -> None:
     assert "temperature" in error["message"]
     error = run(programs, "error.mjs", service, ASKED | {"model": "gpt-4o"})
     assert (error["name"], error["code"]) == ("NotFoundError", "model_not_found")
+
+
+def test_program_of_the_documentation(service: Service, programs: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/clients.md").read_text()
+    [code] = re.findall(r"```javascript\n(.*?)```", page, re.DOTALL)
+    (programs / "documented.mjs").write_text(code.replace("http://127.0.0.1:8080", service.url))
+    assert node(programs / "documented.mjs") == plain_text(service)

@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -59,6 +60,15 @@ def test_pins_and_ranges_hold_on_the_same_platforms() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     for pin in map(Requirement, filter(lambda line: line and not line.startswith("#"), lines)):
         assert str(pin.marker) == str(PRODUCT[canonicalize_name(pin.name)].marker), pin
+
+
+@pytest.mark.parametrize("name", ["requirements-clients.txt", "requirements-lm-eval.txt"])
+def test_other_environments_agree_with_the_product(name: str) -> None:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    [constraints] = [line.removeprefix("-c ") for line in lines if line.startswith("-c ")]
+    for requirement in (Requirement(line) for line in lines if not line.startswith("-c ")):
+        shared = pins(constraints).get(canonicalize_name(requirement.name))
+        assert [specifier.operator for specifier in requirement.specifier] == ([] if shared else ["=="]), requirement
 
 
 def test_every_dependency_is_explained() -> None:
