@@ -18,7 +18,8 @@ PAGE = (ROOT / "docs/clients.md").read_text()
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), ids=lambda code: code.split()[1])
 def test_python(service: Service, code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code.replace("http://127.0.0.1:8080", service.url), "clients.md", "exec"), {"__name__": "clients"})
+    program = compile(code.replace("http://127.0.0.1:8080", service.url), "clients.md", "exec", dont_inherit=True)
+    exec(program, {})
     assert "Paris" in capsys.readouterr().out
 
 

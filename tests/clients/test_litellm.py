@@ -74,7 +74,7 @@ def test_forced_tool(service: Service, prefix: str) -> None:
 
 @PREFIXES
 def test_streamed_tool_call(service: Service, prefix: str) -> None:
-    asked: dict[str, Any] = {"max_tokens": 60, "tools": [WEATHER], "tool_choice": "required"}
+    asked: dict[str, Any] = {"max_tokens": 40, "tools": [WEATHER], "tool_choice": "required"}
     whole = litellm.stream_chunk_builder(list(complete(service, prefix, **asked, stream=True)))
     calls = functions_called(whole)
     assert calls == functions_called(complete(service, prefix, **asked))

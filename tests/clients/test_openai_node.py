@@ -63,6 +63,16 @@ def test_stream(service: Service, programs: Path) -> None:
     assert gathered["finish_reason"] == "stop"
 
 
+def test_tool(service: Service, programs: Path) -> None:
+    found = run(programs, "tool.mjs", service, ASKED | {"max_tokens": 60})
+    [given] = found["called"]
+    assert set(given) == {"city"}
+    assert given["city"]
+    _, call, answer = found["messages"]
+    assert answer["role"] == "tool"
+    assert answer["tool_call_id"] == call["tool_calls"][0]["id"]
+
+
 def test_error(service: Service, programs: Path) -> None:
     error = run(programs, "error.mjs", service, ASKED | {"temperature": 3})
     assert (error["name"], error["status"]) == ("BadRequestError", 400)

@@ -14,6 +14,7 @@ from tests.e2e.service import Service
 pytestmark = pytest.mark.clients
 
 ASKED: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "max_tokens": NUM_TOKENS}
+FORCED = {"type": "function", "function": {"name": "Capital"}}
 
 
 def test_chat(service: Service) -> None:
@@ -56,6 +57,21 @@ def test_stream_helper_parses_too(service: Service) -> None:
     assert (
         streamed == service.openai().chat.completions.parse(**asked, response_format=Capital).choices[0].message.parsed
     )
+
+
+def test_function_of_a_model_is_parsed(service: Service) -> None:
+    asked = ASKED | {"max_tokens": 60, "tools": [openai.pydantic_function_tool(Capital)], "tool_choice": FORCED}
+    completion = service.openai().chat.completions.parse(**asked)
+    [call] = completion.choices[0].message.tool_calls or []
+    assert call.function.name == "Capital"
+    assert isinstance(call.function.parsed_arguments, Capital)
+    with service.openai().chat.completions.stream(**asked) as stream:
+        events = [event for event in stream if event.type.startswith("tool_calls.")]
+    assert (
+        "".join(event.arguments_delta for event in events if event.type.endswith(".delta")) == call.function.arguments
+    )
+    assert events[-1].type == "tool_calls.function.arguments.done"
+    assert events[-1].parsed_arguments == call.function.parsed_arguments
 
 
 def test_an_answer_cut_short_is_its_own_error(service: Service) -> None:
