@@ -18,33 +18,41 @@ from tests.e2e.service import Service
 pytestmark = [pytest.mark.lm_eval, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[3]
-TASK = "general_knowledge"
+CHOOSING, WRITING = "general_knowledge", "short_answers"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What lm-eval found: the scores, and for each question the log likelihood of each ending."""
+    """What lm-eval found: scores; for each question the log likelihood of each ending, and what the model wrote."""
 
     scores: dict[str, float]
     log_likelihoods: list[list[float]]
+    texts: list[str]
 
 
 def evaluate(folder: Path, backend: str, /, **model_args: Any) -> Evaluation:
     """One run of its command, as a user types it."""
     command = [str(Path(sys.executable).with_name("lm_eval")), "run", "--model", backend, "--device", "cpu"]
     command += ["--model_args", ",".join(f"{name}={value}" for name, value in model_args.items())]
-    command += ["--tasks", TASK, "--include_path", str(Path(__file__).parent)]
+    command += ["--tasks", f"{CHOOSING},{WRITING}", "--include_path", str(Path(__file__).parent)]
     command += ["--output_path", str(folder), "--log_samples"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    [results], [samples] = folder.rglob("results_*.json"), folder.rglob(f"samples_{TASK}_*.jsonl")
-    found = json.loads(results.read_text())["results"][TASK]
-    questions = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda sample: sample["doc_id"])
+    [results] = folder.rglob("results_*.json")
+    found = json.loads(results.read_text())["results"]
     return Evaluation(
-        scores={name: found[f"{name},none"] for name in ("acc", "acc_norm")},
-        log_likelihoods=[[float(ending[0][0]) for ending in question["resps"]] for question in questions],
+        scores={name: found[CHOOSING][f"{name},none"] for name in ("acc", "acc_norm")},
+        log_likelihoods=[[float(ending[0][0]) for ending in asked] for asked in answers(folder, CHOOSING)],
+        texts=[asked[0][0] for asked in answers(folder, WRITING)],
     )
+
+
+def answers(folder: Path, task: str) -> list[Any]:
+    """What the model answered to each question."""
+    [samples] = folder.rglob(f"samples_{task}_*.jsonl")
+    questions = sorted(map(json.loads, samples.read_text().splitlines()), key=lambda sample: sample["doc_id"])
+    return [question["resps"] for question in questions]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,8 @@ def test_the_same_scores(
         tokenized_requests=tokenized,
         num_concurrent=8,
     )
+    assert found.texts == expected.texts
+    assert len(set(found.texts)) > 20
     assert found.scores == expected.scores
     assert 0.3 < found.scores["acc"] < 1
     assert len(found.log_likelihoods) == 40
