@@ -30,6 +30,8 @@ from vfastml.entrypoints.listening import bind, claim, join
 from vfastml.entrypoints.openai.chat import chat_route
 from vfastml.entrypoints.openai.completions import completions_route
 from vfastml.entrypoints.openai.models import models_routes
+from vfastml.entrypoints.openai.responses.background import BackgroundResponses
+from vfastml.entrypoints.openai.responses.routes import responses_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
 from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
@@ -55,6 +57,7 @@ class Gateway:
         self._engine = dispatch_engine
         self._app: FastAPI | None = None
         self._gate = DrainGate()
+        self._background = BackgroundResponses()
         self._is_complete = False
         self._tell_ready: Callable[[], None] = lambda: None
         """Called once a model is there to answer."""
@@ -140,6 +143,7 @@ class Gateway:
                 chat_route(engine, keep_alive_s),
                 completions_route(engine, keep_alive_s),
                 cancel_route(engine),
+                *responses_routes(engine, self._background, keep_alive_s),
                 *models_routes(engine),
                 *tokenize_routes(engine),
                 *anthropic_routes(engine, keep_alive_s),
@@ -179,6 +183,7 @@ class Gateway:
             yield
         finally:
             waiting.cancel()
+            await self._background.close()
             await self.dispatch_engine.close()
 
     async def _wait_ready(self) -> None:

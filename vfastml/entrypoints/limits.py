@@ -23,6 +23,15 @@ MAX_TEMPLATE_KWARGS = 32
 MAX_EFFORT_CHARS = 32
 MAX_NAME_CHARS = 512
 """Model names, cache salts."""
+MAX_METADATA = 16
+"""Entries of a response's metadata, and the length of their names and values."""
+MAX_METADATA_NAME_CHARS = 64
+MAX_METADATA_CHARS = 512
+MAX_STORED_RESPONSES = 16384
+MAX_STORED_BYTES = 256 << 20
+"""Of all stored responses, with the conversations that they go on from."""
+MAX_BACKGROUND = 1024
+"""Responses under way in the background."""
 
 MAX_DEADLINE_S = 86400
 """Of a request; a day."""

@@ -81,6 +81,26 @@ CHAT: NeutralValues = {
 
 COMPLETIONS: NeutralValues = {**_GENERATION}
 
+RESPONSES: NeutralValues = {
+    **_GENERATION,
+    **_TEMPLATE,
+    **_FUNCTIONS,
+    **_SERVICES,
+    "best_of": (1,),
+    "context_management": ([],),
+    "conversation": (),
+    "logprobs": (False,),
+    "max_completion_tokens": (),
+    "max_tokens": (),
+    "n": (1,),
+    "prompt": (),
+    "prompt_logprobs": (False,),
+    "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "suffix": ("",),
+}
+
 TOKENIZE: NeutralValues = {
     **_TEMPLATE,
     **_FUNCTIONS,

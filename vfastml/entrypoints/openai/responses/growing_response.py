@@ -1,0 +1,155 @@
+"""One response from its first word to its last: its body at any time, and the events that tell how it grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from vfastml.engine.dispatch_replies import Delta, PlaceLogprobs, ToolCallPiece, Usage
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.entrypoints.openai.responses.output_items import (
+    Body,
+    Event,
+    FunctionCallItem,
+    MessageItem,
+    OutputItem,
+    ReasoningItem,
+    Status,
+)
+from vfastml.errors import VFastMLError
+
+_ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+"""Of a response; every other status is one of these to the API."""
+
+
+class GrowingResponse:
+    """Fed with deltas until it is finished, failed or cancelled; all but the last tell the events that it makes."""
+
+    def __init__(self, head: Body) -> None:
+        """`head`: the body but for what the model adds."""
+        self.id: str = head["id"]
+        self._head = dict(head)
+        self._items: list[OutputItem] = []
+        self._open: OutputItem | None = None
+        self._unsaid: list[PlaceLogprobs] = []
+        """Log probabilities of tokens whose text, if they have any, has not come yet."""
+
+    @property
+    def status(self) -> str:
+        return str(self._head["status"])
+
+    def body(self) -> Body:
+        """As far as it has come."""
+        return {**self._head, "output": self.output()}
+
+    def output(self) -> list[Body]:
+        """The items alone."""
+        return [item.body() for item in self._items]
+
+    def begin(self) -> list[Event]:
+        """Under way."""
+        self._head["status"] = "in_progress"
+        return [{"type": f"response.{name}", "response": self.body()} for name in ("created", "in_progress")]
+
+    def add(self, delta: Delta) -> list[Event]:
+        """What a delta brings: models think, then speak, then call."""
+        self._note_logprobs(delta)
+        events: list[Event] = []
+        if delta.reasoning:
+            events += self._think(delta.reasoning)
+        if delta.text:
+            events += self._say(delta.text)
+        for piece in delta.tool_calls or ():
+            events += self._call(piece)
+        if delta.finish_reason == "length":
+            self._head["incomplete_details"] = {"reason": "max_output_tokens"}
+        return events
+
+    def finish(self, usage: Usage) -> list[Event]:
+        """The model has ended."""
+        status: Status = "incomplete" if self._head["incomplete_details"] else "completed"
+        events = [] if self._items else [*self._opened(MessageItem(0))]
+        if isinstance(self._open, MessageItem):
+            self._open.add_logprobs(self._unsaid)
+        events += self._closed(status)
+        self._head |= {"status": status, "usage": _usage_body(usage)}
+        if status == "completed":
+            self._head["completed_at"] = int(time.time())
+        return [*events, {"type": f"response.{status}", "response": self.body()}]
+
+    def fail(self, error: VFastMLError) -> list[Event]:
+        """The end in the midst of it. What was being said is left out."""
+        self._drop_open()
+        told = {"code": _ERROR_CODES.get(error.status, "server_error"), "message": error.message}
+        self._head |= {"status": "failed", "error": told}
+        return [
+            {"type": "error", "code": error.code, "message": error.message, "param": error.param},
+            {"type": "response.failed", "response": self.body()},
+        ]
+
+    async def read(self, task: DispatchTask) -> None:
+        """Grow by all that comes of the task. Raises its VFastMLError; cancelled, it cancels the task."""
+        async for delta in task:
+            if self.status == "queued":
+                self.begin()
+            self.add(delta)
+        self.finish(task.usage or Usage())
+
+    def cancel(self) -> None:
+        """Stopped on request: there is nobody to tell."""
+        if self._open is not None:
+            self._open.status = "incomplete"
+        self._head["status"] = "cancelled"
+
+    def _note_logprobs(self, delta: Delta) -> None:
+        """Only of what is said. Text that may be the beginning of something else is held back, and comes later."""
+        if delta.text or not (delta.reasoning or delta.tool_calls):
+            self._unsaid += delta.logprobs or ()
+        else:
+            self._unsaid.clear()
+
+    def _think(self, text: str) -> Iterator[Event]:
+        if not isinstance(self._open, ReasoningItem):
+            yield from self._opened(ReasoningItem(len(self._items)))
+        assert isinstance(self._open, ReasoningItem)
+        yield self._open.think(text)
+
+    def _say(self, text: str) -> Iterator[Event]:
+        if not isinstance(self._open, MessageItem):
+            yield from self._opened(MessageItem(len(self._items)))
+        assert isinstance(self._open, MessageItem)
+        places, self._unsaid = self._unsaid, []
+        yield self._open.say(text, places)
+
+    def _call(self, piece: ToolCallPiece) -> Iterator[Event]:
+        if not isinstance(self._open, FunctionCallItem) or self._open.index != piece.index:
+            yield from self._opened(FunctionCallItem(len(self._items), piece))
+        assert isinstance(self._open, FunctionCallItem)
+        yield from self._open.add(piece)
+
+    def _opened(self, item: OutputItem) -> Iterator[Event]:
+        yield from self._closed("completed")
+        self._items.append(item)
+        self._open = item
+        yield from item.opening()
+
+    def _closed(self, status: Status) -> Iterator[Event]:
+        if self._open is not None:
+            yield from self._open.closing(status)
+            self._open = None
+
+    def _drop_open(self) -> None:
+        if self._open is not None:
+            self._items.remove(self._open)
+            self._open = None
+
+
+def _usage_body(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }

@@ -1,0 +1,50 @@
+"""The events of a streamed response: named, numbered and encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from vfastml.engine.dispatch_replies import Delta, Usage
+from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.output_items import Event
+from vfastml.entrypoints.streaming import Wording, event
+from vfastml.errors import VFastMLError
+
+
+class ResponseEvents(Wording):
+    """There is no `[DONE]`: the last event says itself that it is the last."""
+
+    def __init__(self, growing: GrowingResponse, keep: Callable[[GrowingResponse], None]) -> None:
+        """`keep` is called once, with the response that has ended."""
+        self._growing = growing
+        self._keep = keep
+        self._number = 0
+
+    def opening(self) -> bytes:
+        """Before the model has said anything."""
+        return self._encoded(self._growing.begin())
+
+    def delta(self, position: int, delta: Delta) -> bytes:
+        """What the model says, thinks or calls."""
+        return self._encoded(self._growing.add(delta))
+
+    def closing(self, usages: Sequence[Usage]) -> bytes:
+        """The end of what is open, and the whole response."""
+        return self._last(self._growing.finish(usages[0]))
+
+    def failure(self, error: VFastMLError) -> bytes:
+        """What went wrong, and what there is of the response."""
+        return self._last(self._growing.fail(error))
+
+    def _last(self, events: Iterable[Event]) -> bytes:
+        encoded = self._encoded(events)
+        self._keep(self._growing)
+        return encoded
+
+    def _encoded(self, events: Iterable[Event]) -> bytes:
+        return b"".join([self._numbered(one) for one in events])
+
+    def _numbered(self, body: Event) -> bytes:
+        numbered = event({**body, "sequence_number": self._number}, body["type"])
+        self._number += 1
+        return numbered

@@ -1,0 +1,129 @@
+"""POST /v1/responses, and what can be done with a response that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.http_errors import ApiJSONResponse
+from vfastml.entrypoints.openai.responses.background import BackgroundResponses
+from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.input_item_list import item_page
+from vfastml.entrypoints.openai.responses.response_events import ResponseEvents
+from vfastml.entrypoints.openai.responses.response_store import ResponseStore, StoredResponse
+from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
+from vfastml.entrypoints.openai.responses.turn import Turn, items_of
+from vfastml.entrypoints.routes import Route
+from vfastml.entrypoints.streaming import EventStream
+from vfastml.entrypoints.validation import parse_body
+from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
+
+
+def responses_routes(engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> list[Route]:
+    """The built-in routes."""
+    api = _Responses(engine, background, keep_alive_s)
+    one = "/v1/responses/{id}"
+    return [
+        Route("POST", "/v1/responses", api.create, "Answer an input", ResponsesRequest),
+        Route("GET", one, api.retrieve, "Fetch a response"),
+        Route("DELETE", one, api.delete, "Forget a response"),
+        Route("POST", f"{one}/cancel", api.cancel, "Stop a response in the background"),
+        Route("GET", f"{one}/input_items", api.input_items, "List what a response was given"),
+    ]
+
+
+class _Responses:
+    def __init__(self, engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> None:
+        self._engine = engine
+        self._background = background
+        self._keep_alive_s = keep_alive_s
+        self._store = ResponseStore()
+
+    async def create(self, http: Request) -> Response:
+        request = parse_body(await http.body(), ResponsesRequest)
+        turn = Turn.of(request, self._store)
+        if request.background:
+            self._background.check_room()
+        with _errors_named_by(request):
+            task = self._engine.dispatch(turn.work())
+            with _cancelled_on_error(task):
+                await task.accepted()
+                return await self._answer(turn, task)
+
+    async def _answer(self, turn: Turn, task: DispatchTask) -> Response:
+        growing = turn.begun(task.model)
+        keep = functools.partial(turn.keep, store=self._store)
+        if turn.request.background:
+            self._background.start(turn.owner, growing, task, keep)
+        elif turn.request.stream:
+            return EventStream([task], ResponseEvents(growing, keep), self._keep_alive_s)
+        else:
+            await growing.read(task)
+            keep(growing)
+        return _answered(growing)
+
+    async def retrieve(self, http: Request) -> Response:
+        running = self._background.get(TENANT.get(), http.path_params["id"])
+        return _answered(running) if running is not None else _as_stored(self._stored(http))
+
+    async def delete(self, http: Request) -> Response:
+        owner, response_id = TENANT.get(), http.path_params["id"]
+        await self._background.cancel(owner, response_id)
+        if not self._store.remove(owner, response_id):
+            raise _not_found()
+        return ApiJSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(self, http: Request) -> Response:
+        running = await self._background.cancel(TENANT.get(), http.path_params["id"])
+        if running is not None:
+            return _answered(running)
+        stored = self._stored(http)
+        if not stored.in_background:
+            raise InvalidRequestError("Only a response that was created with 'background' can be cancelled.")
+        return _as_stored(stored)
+
+    async def input_items(self, http: Request) -> Response:
+        return ApiJSONResponse(item_page(items_of(self._stored(http).context), http.query_params))
+
+    def _stored(self, http: Request) -> StoredResponse:
+        found = self._store.get(TENANT.get(), http.path_params["id"])
+        if found is None:
+            raise _not_found()
+        return found
+
+
+def _answered(growing: GrowingResponse) -> Response:
+    return ApiJSONResponse(growing.body())
+
+
+def _as_stored(stored: StoredResponse) -> Response:
+    return Response(stored.body, media_type="application/json")
+
+
+def _not_found() -> NotFoundError:
+    return NotFoundError("There is no response of that id.")
+
+
+@contextlib.contextmanager
+def _cancelled_on_error(task: DispatchTask) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        task.cancel()
+        raise
+
+
+@contextlib.contextmanager
+def _errors_named_by(request: ResponsesRequest) -> Iterator[None]:
+    try:
+        yield
+    except VFastMLError as error:
+        error.param = request.name_of(error.param)
+        raise

@@ -1,0 +1,66 @@
+"""One request in the conversation that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.input_items import Item
+from vfastml.entrypoints.openai.responses.item_ids import new_response_id
+from vfastml.entrypoints.openai.responses.response_body import response_head
+from vfastml.entrypoints.openai.responses.response_store import Owner, ResponseStore, StoredResponse
+from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
+from vfastml.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is asked, by whom, and what was said before."""
+
+    owner: Owner
+    request: ResponsesRequest
+    response_id: str
+    earlier: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, request: ResponsesRequest, store: ResponseStore) -> Turn:
+        """The caller's. Raises InvalidRequestError if what it goes on from is not in the store."""
+        owner, previous_id = TENANT.get(), request.previous_response_id
+        previous = None if previous_id is None else store.get(owner, previous_id)
+        if previous_id is not None and previous is None:
+            message = "There is no response of that id to go on from: it is unknown, forgotten, or still under way."
+            code = "previous_response_not_found"
+            raise InvalidRequestError(message, param="previous_response_id", code=code)
+        return cls(owner, request, new_response_id(), () if previous is None else previous.conversation)
+
+    def work(self) -> TextGenerationReq:
+        """What the engine takes."""
+        return self.request.to_work(self.response_id, items_of(self.earlier))
+
+    def begun(self, model: str | None) -> GrowingResponse:
+        """The answer, before anything is said."""
+        return GrowingResponse(response_head(self.request, self.response_id, model or ""))
+
+    def keep(self, ended: GrowingResponse, store: ResponseStore) -> None:
+        """Put the answer into the store, unless the request says not to."""
+        if self.request.store is not False:
+            store.put(self.owner, self._stored(ended))
+
+    def _stored(self, ended: GrowingResponse) -> StoredResponse:
+        return StoredResponse(
+            self.response_id,
+            msgspec.json.encode(ended.body()),
+            (*self.earlier, msgspec.json.encode(self.request.input)),
+            msgspec.json.encode(ended.output()),
+            bool(self.request.background),
+        )
+
+
+def items_of(turns: Iterable[bytes]) -> list[Item]:
+    """As they are kept in the store."""
+    return [item for turn in turns for item in msgspec.json.decode(turn)]
