@@ -30,8 +30,10 @@ MAX_METADATA_CHARS = 512
 MAX_STORED_RESPONSES = 16384
 MAX_STORED_BYTES = 256 << 20
 """Of all stored responses, with the conversations that they go on from."""
-MAX_BACKGROUND = 1024
+MAX_BACKGROUND = 512
 """Responses under way in the background."""
+MAX_EVENT_LOG_BYTES = 2 << 20
+"""Of what is kept of the stream of one of them."""
 
 MAX_DEADLINE_S = 86400
 """Of a request; a day."""

@@ -63,7 +63,17 @@ class Wording:
         return event(error_body(error))
 
 
-class EventStream(Response):
+class EventResponse(Response):
+    """Server-sent events, which no proxy may keep back."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+
+
+class EventStream(EventResponse):
     """Streams accepted tasks side by side, the deltas of each in order, until all have finished: then the wording's
     closing. A failure ends the stream with an error event in its place. However it ends, no task is left running.
 
@@ -73,11 +83,8 @@ class EventStream(Response):
     A sign of life goes out after `keep_alive_s` of silence, because proxies cut connections that say nothing.
     """
 
-    media_type = "text/event-stream"
-
     def __init__(self, tasks: Sequence[DispatchTask], wording: Wording, keep_alive_s: float) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__()
         self._tasks = tasks
         self._wording = wording
         self._keep_alive_s = keep_alive_s

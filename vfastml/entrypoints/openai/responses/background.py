@@ -5,78 +5,88 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import shown_to_client
 from vfastml.entrypoints.limits import MAX_BACKGROUND
+from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.reading import read, tell_nobody
 from vfastml.entrypoints.openai.responses.response_store import Owner
 from vfastml.errors import RateLimitError
 
 
+class RunningResponse:
+    """One that grows in a task of its own. With a log, its events are told there. `context`: see StoredResponse."""
+
+    def __init__(
+        self, growing: GrowingResponse, task: DispatchTask, context: tuple[bytes, ...], log: EventLog | None
+    ) -> None:
+        self.growing = growing
+        self.context = context
+        self.log = log
+        self._task = task
+        self._tell = tell_nobody if log is None else log.add
+        self._tell(growing.wait())
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def body(self) -> bytes:
+        """JSON, as far as it has come."""
+        return msgspec.json.encode(self.growing.body())
+
+    def when_ended(self, then: Callable[[], None]) -> None:
+        """Calls it, however the response ends: also when it was stopped before the reader had begun."""
+
+        def settle(reader: asyncio.Task[None]) -> None:
+            if reader.cancelled():
+                self.growing.cancel()
+                self._task.cancel()
+            if self.log is not None:
+                self.log.close()
+            then()
+
+        self._reader.add_done_callback(settle)
+
+    async def stop(self) -> None:
+        """Returns once it has ended, and all that was to be called then has been."""
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+
+    async def _read(self) -> None:
+        try:
+            await read(self._task, self.growing, self._tell)
+        except Exception as error:
+            self._tell(self.growing.fail(shown_to_client(error)))
+
+
 class BackgroundResponses:
-    """Those that are under way in this gateway, each in a task of its own, which ends with its response, when it is
-    cancelled, or when all are closed."""
+    """Those that are under way in this gateway; no more of them than `most`."""
 
     def __init__(self, most: int = MAX_BACKGROUND) -> None:
         self._most = most
-        self._running: dict[tuple[Owner, str], _Running] = {}
+        self._running: dict[tuple[Owner, str], RunningResponse] = {}
 
     def check_room(self) -> None:
         """Raises RateLimitError if there are as many as may be."""
         if len(self._running) >= self._most:
             raise RateLimitError("As many responses are in the background as may be.", retry_after_s=1.0)
 
-    def start(
-        self, owner: Owner, growing: GrowingResponse, task: DispatchTask, keep: Callable[[GrowingResponse], None]
-    ) -> None:
-        """Let it grow by what comes of the task; `keep` gets it when it has ended, however it ends."""
-        running = _Running(growing, task)
+    def add(self, owner: Owner, running: RunningResponse, keep: Callable[[], None]) -> None:
+        """Until it has ended; then it is kept."""
 
-        def on_end(_: asyncio.Task[None]) -> None:
-            del self._running[owner, growing.id]
-            running.settle()
-            keep(growing)
+        def then() -> None:
+            del self._running[owner, running.growing.id]
+            keep()
 
-        self._running[owner, growing.id] = running
-        running.reader.add_done_callback(on_end)
+        self._running[owner, running.growing.id] = running
+        running.when_ended(then)
 
-    def get(self, owner: Owner, response_id: str) -> GrowingResponse | None:
+    def get(self, owner: Owner, response_id: str) -> RunningResponse | None:
         """The owner's response of that id, if it is under way."""
-        running = self._running.get((owner, response_id))
-        return None if running is None else running.growing
-
-    async def cancel(self, owner: Owner, response_id: str) -> GrowingResponse | None:
-        """Stop it; it has ended and been kept when this returns. None: it is not under way."""
-        running = self._running.get((owner, response_id))
-        if running is None:
-            return None
-        await running.stop()
-        return running.growing
+        return self._running.get((owner, response_id))
 
     async def close(self) -> None:
         """Stop all."""
         await asyncio.gather(*[running.stop() for running in self._running.values()])
-
-
-class _Running:
-    def __init__(self, growing: GrowingResponse, task: DispatchTask) -> None:
-        self.growing = growing
-        self._task = task
-        self.reader = asyncio.create_task(self._read())
-
-    async def stop(self) -> None:
-        self.reader.cancel()
-        # Waits for what is called when it is done, too: that was there first.
-        await asyncio.wait([self.reader])
-
-    def settle(self) -> None:
-        """Once the reader is done: also one that was cancelled before it had begun."""
-        if self.reader.cancelled():
-            self.growing.cancel()
-        self._task.cancel()
-
-    async def _read(self) -> None:
-        try:
-            await self.growing.read(self._task)
-        except Exception as error:
-            self.growing.fail(shown_to_client(error))

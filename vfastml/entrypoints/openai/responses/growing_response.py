@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from vfastml.engine.dispatch_replies import Delta, PlaceLogprobs, ToolCallPiece, Usage
-from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.openai.responses.output_items import (
     Body,
     Event,
@@ -32,6 +31,7 @@ class GrowingResponse:
         self._head = dict(head)
         self._items: list[OutputItem] = []
         self._open: OutputItem | None = None
+        self._is_told_of = False
         self._unsaid: list[PlaceLogprobs] = []
         """Log probabilities of tokens whose text, if they have any, has not come yet."""
 
@@ -47,10 +47,16 @@ class GrowingResponse:
         """The items alone."""
         return [item.body() for item in self._items]
 
+    def wait(self) -> list[Event]:
+        """For its turn, in the background."""
+        self._is_told_of = True
+        return [self._whole("created"), self._whole("queued")]
+
     def begin(self) -> list[Event]:
         """Under way."""
         self._head["status"] = "in_progress"
-        return [{"type": f"response.{name}", "response": self.body()} for name in ("created", "in_progress")]
+        told_of = [] if self._is_told_of else [self._whole("created")]
+        return [*told_of, self._whole("in_progress")]
 
     def add(self, delta: Delta) -> list[Event]:
         """What a delta brings: models think, then speak, then call."""
@@ -76,7 +82,7 @@ class GrowingResponse:
         self._head |= {"status": status, "usage": _usage_body(usage)}
         if status == "completed":
             self._head["completed_at"] = int(time.time())
-        return [*events, {"type": f"response.{status}", "response": self.body()}]
+        return [*events, self._whole(status)]
 
     def fail(self, error: VFastMLError) -> list[Event]:
         """The end in the midst of it. What was being said is left out."""
@@ -85,22 +91,17 @@ class GrowingResponse:
         self._head |= {"status": "failed", "error": told}
         return [
             {"type": "error", "code": error.code, "message": error.message, "param": error.param},
-            {"type": "response.failed", "response": self.body()},
+            self._whole("failed"),
         ]
-
-    async def read(self, task: DispatchTask) -> None:
-        """Grow by all that comes of the task. Raises its VFastMLError; cancelled, it cancels the task."""
-        async for delta in task:
-            if self.status == "queued":
-                self.begin()
-            self.add(delta)
-        self.finish(task.usage or Usage())
 
     def cancel(self) -> None:
         """Stopped on request: there is nobody to tell."""
         if self._open is not None:
             self._open.status = "incomplete"
         self._head["status"] = "cancelled"
+
+    def _whole(self, kind: str) -> Event:
+        return {"type": f"response.{kind}", "response": self.body()}
 
     def _note_logprobs(self, delta: Delta) -> None:
         """Only of what is said. Text that may be the beginning of something else is held back, and comes later."""
@@ -148,7 +149,7 @@ class GrowingResponse:
 def _usage_body(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,

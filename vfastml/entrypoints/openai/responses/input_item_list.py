@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from vfastml.entrypoints.openai.responses.input_items import Item
+from vfastml.entrypoints.openai.responses.query_fields import Query, one_of, whole_number
 from vfastml.errors import InvalidRequestError
 
 _DEFAULT_LIMIT = 20
-_LIMITS = range(1, 101)
-_LONGEST_LIMIT = 3
+_MOST = 100
 
 
-def item_page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]:
+def item_page(items: Sequence[Item], query: Query) -> dict[str, Any]:
     """The page that `order` (the last item first, unless `asc`), `after` (an item's id) and `limit` ask for. Raises
     InvalidRequestError."""
-    ordered = list(items) if _order(query) == "asc" else list(reversed(items))
+    ordered = list(items) if one_of(query, "order", ("desc", "asc")) == "asc" else list(reversed(items))
     rest = ordered[_begin(ordered, query.get("after")) :]
-    page = rest[: _limit(query)]
+    page = rest[: whole_number(query, "limit", _DEFAULT_LIMIT, 1, _MOST)]
     return {
         "object": "list",
         "data": page,
@@ -26,22 +26,6 @@ def item_page(items: Sequence[Item], query: Mapping[str, str]) -> dict[str, Any]
         "last_id": page[-1]["id"] if page else None,
         "has_more": len(rest) > len(page),
     }
-
-
-def _order(query: Mapping[str, str]) -> str:
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequestError("'order' must be 'asc' or 'desc'.", param="order")
-    return order
-
-
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(_DEFAULT_LIMIT))
-    # Whole numbers of any length would be computed first.
-    number = int(text) if len(text) <= _LONGEST_LIMIT and text.isascii() and text.isdecimal() else 0
-    if number not in _LIMITS:
-        raise InvalidRequestError("'limit' must be a whole number from 1 to 100.", param="limit")
-    return number
 
 
 def _begin(items: Sequence[Item], after: str | None) -> int:

@@ -1,4 +1,4 @@
-"""The events of a streamed response: named, numbered and encoded."""
+"""A response as the events of a stream."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 from vfastml.engine.dispatch_replies import Delta, Usage
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.numbered_events import NumberedEvents
 from vfastml.entrypoints.openai.responses.output_items import Event
-from vfastml.entrypoints.streaming import Wording, event
+from vfastml.entrypoints.streaming import Wording
 from vfastml.errors import VFastMLError
 
 
 class ResponseEvents(Wording):
     """There is no `[DONE]`: the last event says itself that it is the last."""
 
-    def __init__(self, growing: GrowingResponse, keep: Callable[[GrowingResponse], None]) -> None:
-        """`keep` is called once, with the response that has ended."""
+    def __init__(self, growing: GrowingResponse, keep: Callable[[], None]) -> None:
+        """`keep` is called once, when the response has ended."""
         self._growing = growing
         self._keep = keep
-        self._number = 0
+        self._numbers = NumberedEvents()
 
     def opening(self) -> bytes:
         """Before the model has said anything."""
@@ -38,13 +39,8 @@ class ResponseEvents(Wording):
 
     def _last(self, events: Iterable[Event]) -> bytes:
         encoded = self._encoded(events)
-        self._keep(self._growing)
+        self._keep()
         return encoded
 
     def _encoded(self, events: Iterable[Event]) -> bytes:
-        return b"".join([self._numbered(one) for one in events])
-
-    def _numbered(self, body: Event) -> bytes:
-        numbered = event({**body, "sequence_number": self._number}, body["type"])
-        self._number += 1
-        return numbered
+        return b"".join(self._numbers.encoded(events))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vfastml.entrypoints.limits import MAX_STORED_BYTES, MAX_STORED_RESPONSES
+from vfastml.entrypoints.openai.responses.event_log import EventLog
 
 STORED_S = 24 * 3600.0
 """How long a response is kept after it was last asked for."""
@@ -27,6 +28,8 @@ class StoredResponse:
     output: bytes
     """The items that it answered."""
     in_background: bool
+    log: EventLog | None = None
+    """Of one that was in the background and streamed."""
 
     @property
     def conversation(self) -> tuple[bytes, ...]:
@@ -35,7 +38,8 @@ class StoredResponse:
 
     def num_bytes(self) -> int:
         """As if it shared nothing with the responses that it goes on from."""
-        return len(self.body) + sum(map(len, self.conversation))
+        logged = 0 if self.log is None else self.log.num_bytes
+        return len(self.body) + sum(map(len, self.conversation)) + logged
 
 
 class ResponseStore:

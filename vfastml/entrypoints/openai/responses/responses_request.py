@@ -19,7 +19,7 @@ from vfastml.entrypoints.openai.responses.format_fields import TextFields
 from vfastml.entrypoints.openai.responses.function_tools import flat_tool_use
 from vfastml.entrypoints.openai.responses.input_items import Input, Item
 from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, SamplingFields, TokenCount
-from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.errors import InvalidRequestError
 
 Metadata = Annotated[
     dict[
@@ -91,8 +91,6 @@ class ResponsesRequest(SamplingFields, GuidedFields, BeamFields):
     def _check_background(self) -> ResponsesRequest:
         if self.background and self.store is False:
             raise InvalidRequestError("'background' needs 'store': its answer is to be fetched.", param="background")
-        if self.background and self.stream:
-            raise UnsupportedError("'stream' with 'background' is not supported by this server.", param="stream")
         return self
 
     def to_work(self, request_id: str, conversation: Sequence[Item] = ()) -> TextGenerationReq:

@@ -13,9 +13,12 @@ from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.http_errors import ApiJSONResponse
-from vfastml.entrypoints.openai.responses.background import BackgroundResponses
+from vfastml.entrypoints.openai.responses.background import BackgroundResponses, RunningResponse
+from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_item_list import item_page
+from vfastml.entrypoints.openai.responses.query_fields import one_of
+from vfastml.entrypoints.openai.responses.reading import read
 from vfastml.entrypoints.openai.responses.response_events import ResponseEvents
 from vfastml.entrypoints.openai.responses.response_store import ResponseStore, StoredResponse
 from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
@@ -28,7 +31,7 @@ from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
 
 def responses_routes(engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> list[Route]:
     """The built-in routes."""
-    api = _Responses(engine, background, keep_alive_s)
+    api = _Endpoints(engine, background, keep_alive_s)
     one = "/v1/responses/{id}"
     return [
         Route("POST", "/v1/responses", api.create, "Answer an input", ResponsesRequest),
@@ -39,7 +42,7 @@ def responses_routes(engine: DispatchEngine, background: BackgroundResponses, ke
     ]
 
 
-class _Responses:
+class _Endpoints:
     def __init__(self, engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> None:
         self._engine = engine
         self._background = background
@@ -59,38 +62,52 @@ class _Responses:
 
     async def _answer(self, turn: Turn, task: DispatchTask) -> Response:
         growing = turn.begun(task.model)
-        keep = functools.partial(turn.keep, store=self._store)
         if turn.request.background:
-            self._background.start(turn.owner, growing, task, keep)
-        elif turn.request.stream:
+            return self._answer_in_background(turn, growing, task)
+        if turn.request.stream:
+            keep = functools.partial(turn.keep, growing, self._store)
             return EventStream([task], ResponseEvents(growing, keep), self._keep_alive_s)
-        else:
-            await growing.read(task)
-            keep(growing)
-        return _answered(growing)
+        await read(task, growing)
+        turn.keep(growing, self._store)
+        return ApiJSONResponse(growing.body())
+
+    def _answer_in_background(self, turn: Turn, growing: GrowingResponse, task: DispatchTask) -> Response:
+        log = EventLog() if turn.request.stream else None
+        running = RunningResponse(growing, task, turn.context, log)
+        self._background.add(turn.owner, running, functools.partial(turn.keep, growing, self._store, log))
+        return _as_json(running.body) if log is None else LogStream(log, 0, self._keep_alive_s)
 
     async def retrieve(self, http: Request) -> Response:
-        running = self._background.get(TENANT.get(), http.path_params["id"])
-        return _answered(running) if running is not None else _as_stored(self._stored(http))
+        found = self._running(http) or self._stored(http)
+        if one_of(http.query_params, "stream", ("false", "true")) == "true":
+            return log_stream(found.log, http.query_params, self._keep_alive_s)
+        return _as_json(found.body)
 
     async def delete(self, http: Request) -> Response:
-        owner, response_id = TENANT.get(), http.path_params["id"]
-        await self._background.cancel(owner, response_id)
-        if not self._store.remove(owner, response_id):
+        running = self._running(http)
+        if running is not None:
+            await running.stop()
+        response_id = http.path_params["id"]
+        if not self._store.remove(TENANT.get(), response_id):
             raise _not_found()
         return ApiJSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(self, http: Request) -> Response:
-        running = await self._background.cancel(TENANT.get(), http.path_params["id"])
+        running = self._running(http)
         if running is not None:
-            return _answered(running)
+            await running.stop()
+            return _as_json(running.body)
         stored = self._stored(http)
         if not stored.in_background:
             raise InvalidRequestError("Only a response that was created with 'background' can be cancelled.")
-        return _as_stored(stored)
+        return _as_json(stored.body)
 
     async def input_items(self, http: Request) -> Response:
-        return ApiJSONResponse(item_page(items_of(self._stored(http).context), http.query_params))
+        found = self._running(http) or self._stored(http)
+        return ApiJSONResponse(item_page(items_of(found.context), http.query_params))
+
+    def _running(self, http: Request) -> RunningResponse | None:
+        return self._background.get(TENANT.get(), http.path_params["id"])
 
     def _stored(self, http: Request) -> StoredResponse:
         found = self._store.get(TENANT.get(), http.path_params["id"])
@@ -99,12 +116,8 @@ class _Responses:
         return found
 
 
-def _answered(growing: GrowingResponse) -> Response:
-    return ApiJSONResponse(growing.body())
-
-
-def _as_stored(stored: StoredResponse) -> Response:
-    return Response(stored.body, media_type="application/json")
+def _as_json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")
 
 
 def _not_found() -> NotFoundError:

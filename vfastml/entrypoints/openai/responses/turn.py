@@ -9,6 +9,7 @@ import msgspec
 
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_items import Item
 from vfastml.entrypoints.openai.responses.item_ids import new_response_id
@@ -20,12 +21,13 @@ from vfastml.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What is asked, by whom, and what was said before."""
+    """What is asked, and by whom."""
 
     owner: Owner
     request: ResponsesRequest
     response_id: str
-    earlier: tuple[bytes, ...]
+    context: tuple[bytes, ...]
+    """See StoredResponse: what was said before, and the input."""
 
     @classmethod
     def of(cls, request: ResponsesRequest, store: ResponseStore) -> Turn:
@@ -36,28 +38,30 @@ class Turn:
             message = "There is no response of that id to go on from: it is unknown, forgotten, or still under way."
             code = "previous_response_not_found"
             raise InvalidRequestError(message, param="previous_response_id", code=code)
-        return cls(owner, request, new_response_id(), () if previous is None else previous.conversation)
+        earlier = () if previous is None else previous.conversation
+        return cls(owner, request, new_response_id(), (*earlier, msgspec.json.encode(request.input)))
 
     def work(self) -> TextGenerationReq:
         """What the engine takes."""
-        return self.request.to_work(self.response_id, items_of(self.earlier))
+        return self.request.to_work(self.response_id, items_of(self.context[:-1]))
 
     def begun(self, model: str | None) -> GrowingResponse:
         """The answer, before anything is said."""
         return GrowingResponse(response_head(self.request, self.response_id, model or ""))
 
-    def keep(self, ended: GrowingResponse, store: ResponseStore) -> None:
+    def keep(self, ended: GrowingResponse, store: ResponseStore, log: EventLog | None = None) -> None:
         """Put the answer into the store, unless the request says not to."""
         if self.request.store is not False:
-            store.put(self.owner, self._stored(ended))
+            store.put(self.owner, self._stored(ended, log))
 
-    def _stored(self, ended: GrowingResponse) -> StoredResponse:
+    def _stored(self, ended: GrowingResponse, log: EventLog | None) -> StoredResponse:
         return StoredResponse(
             self.response_id,
             msgspec.json.encode(ended.body()),
-            (*self.earlier, msgspec.json.encode(self.request.input)),
+            self.context,
             msgspec.json.encode(ended.output()),
             bool(self.request.background),
+            log,
         )
 
 
