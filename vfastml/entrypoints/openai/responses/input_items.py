@@ -40,7 +40,8 @@ def _checked(item: Any, place: str) -> Item:
     kind = item.get("type") or "message"
     check = _CHECKS.get(kind) if isinstance(kind, str) else None
     if check is None:
-        raise UnsupportedError(f"'{place}' has a 'type' that is not supported by this server.", param=f"{place}.type")
+        place = f"{place}.type"
+        raise UnsupportedError(f"'{place}' with this value is not supported by this server.", param=place)
     sent_id = item.get("id")
     return {
         "id": sent_id if isinstance(sent_id, str) and sent_id else new_item_id(kind),
@@ -97,7 +98,8 @@ def _part(part: Any, place: str, known: tuple[str, ...]) -> Item:
     if not isinstance(kind, str):
         raise InvalidRequestError(f"'{place}' must be an object with a 'type'.", param=place)
     if kind not in known:
-        raise UnsupportedError(f"'{place}' must be text: other parts are not supported.", param=f"{place}.type")
+        place = f"{place}.type"
+        raise UnsupportedError(f"'{place}' must be that of a text: other parts are not supported.", param=place)
     name = _TEXT_OF[kind]
     checked = {"type": kind, name: _string(part, name, place)}
     return {**checked, "annotations": [], "logprobs": []} if kind == "output_text" else checked

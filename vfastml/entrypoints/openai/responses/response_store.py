@@ -61,6 +61,7 @@ class ResponseStore:
 
     def put(self, owner: Owner, response: StoredResponse) -> None:
         """Keeps it, or not, if it alone is more than is kept at all."""
+        self._drop_old()
         if response.num_bytes() > self._max_bytes:
             return
         self._shelves.setdefault(owner, _Shelf()).put(response, self._clock())

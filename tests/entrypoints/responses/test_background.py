@@ -1,0 +1,221 @@
+"""Responses that grow while nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.entrypoints.conftest import client_of
+from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with, never_end
+from tests.entrypoints.responses.event_stream import URL, parsed_events, told
+from vfastml.engine.dispatch_replies import Accepted, Delta
+from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.openai.responses.background import BackgroundResponses
+from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
+from vfastml.errors import InvalidRequestError, RateLimitError, ServerLostError
+
+
+async def begun(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    response = await client.post(URL, json={"input": "hi", "background": True, **fields})
+    assert response.status_code == 200
+    body: dict[str, Any] = response.json()
+    assert (body["status"], body["background"], body["output"]) == ("queued", True, [])
+    return body
+
+
+async def status_after(client: httpx.AsyncClient, response_id: str, *passing: str) -> dict[str, Any]:
+    """The first body whose status is none of these."""
+    while (body := (await client.get(f"{URL}/{response_id}")).json()).get("status", "not yet") in passing:
+        await asyncio.sleep(0)
+    found: dict[str, Any] = body
+    return found
+
+
+async def test_it_is_fetched_when_it_is_there(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    body = await begun(client)
+    ended = await status_after(client, body["id"], "queued", "in_progress")
+    assert (ended["status"], ended["output"][0]["content"][0]["text"]) == ("completed", "Hello world")
+    assert (await client.post(f"{URL}/{body['id']}/cancel")).json() == ended
+    assert engine.cancelled == []
+
+
+async def test_what_there_is_of_it_can_be_seen_before_and_when_it_is_cancelled(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    engine.script = never_end
+    body = await begun(client)
+    growing = await status_after(client, body["id"], "queued")
+    assert (growing["status"], growing["output"][0]["content"][0]["text"]) == ("in_progress", "word")
+    items = (await client.get(f"{URL}/{body['id']}/input_items")).json()
+    assert items["data"][0]["content"][0]["text"] == "hi"
+    cancelled = (await client.post(f"{URL}/{body['id']}/cancel")).json()
+    assert (cancelled["status"], cancelled["output"][0]["status"]) == ("cancelled", "incomplete")
+    assert engine.cancelled == [engine.requests[0].request_id]
+    for response in (await client.get(f"{URL}/{body['id']}"), await client.post(f"{URL}/{body['id']}/cancel")):
+        assert response.json() == cancelled
+
+
+async def test_cancelled_before_it_has_begun(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    async def accept(task: DispatchTask) -> None:
+        task.add_accepted(Accepted(task.request_id, 1))
+        await asyncio.Event().wait()
+
+    engine.script = accept
+    body = await begun(client)
+    cancelled = (await client.post(f"{URL}/{body['id']}/cancel")).json()
+    assert (cancelled["status"], cancelled["output"]) == ("cancelled", [])
+    assert engine.open_requests == 0
+
+
+async def test_forgotten_while_it_grows(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    body = await begun(client)
+    assert (await client.delete(f"{URL}/{body['id']}")).json()["deleted"]
+    assert (await client.get(f"{URL}/{body['id']}")).status_code == 404
+    assert engine.open_requests == 0
+
+
+async def test_failed(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = fail_with(ServerLostError("The model server is gone."), after=["Hel"])
+    ended = await status_after(client, (await begun(client))["id"], "queued", "in_progress")
+    assert ended["error"] == {"code": "server_error", "message": "The model server is gone."}
+
+
+async def test_what_is_refused_is_refused_at_once(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = fail_with(InvalidRequestError("No.", param="messages"))
+    response = await client.post(URL, json={"input": "hi", "background": True})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "input")
+
+
+async def test_nobody_goes_on_from_what_has_not_ended(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    body = await begun(client)
+    response = await client.post(URL, json={"input": "and?", "previous_response_id": body["id"]})
+    assert response.json()["error"]["code"] == "previous_response_not_found"
+
+
+async def test_no_more_than_may_be(engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    gateway = Gateway(dispatch_engine=engine)
+    gateway._background = BackgroundResponses(most=2)
+    async with client_of(gateway) as client:
+        first, _ = await begun(client), await begun(client)
+        response = await client.post(URL, json={"input": "hi", "background": True})
+        assert (response.status_code, response.json()["error"]["code"]) == (429, RateLimitError.default_code)
+        await client.post(f"{URL}/{first['id']}/cancel")
+        await begun(client)
+
+
+async def test_none_outlives_the_gateway(engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    gateway = Gateway(dispatch_engine=engine)
+    async with client_of(gateway) as client, gateway.app.router.lifespan_context(gateway.app):
+        await begun(client)
+        await begun(client)
+        assert engine.open_requests == 2
+        before = asyncio.all_tasks()
+        await gateway._background.close()
+        assert engine.open_requests == 0
+        assert len(asyncio.all_tasks()) <= len(before) - 2
+
+
+async def test_streamed_and_streamed_again(client: httpx.AsyncClient) -> None:
+    response = await client.post(URL, json={"input": "hi", "background": True, "stream": True})
+    events = parsed_events(response.text)
+    assert told(events[:4]) == ["created", "queued", "in_progress", "output_item.added"]
+    assert [event["response"]["status"] for event in events[:3]] == ["queued", "queued", "in_progress"]
+    assert told(events[-1:]) == ["completed"]
+    one = f"{URL}/{events[0]['response']['id']}"
+    assert parsed_events((await client.get(f"{one}?stream=true")).text) == events
+    assert parsed_events((await client.get(f"{one}?stream=true&starting_after=4")).text) == events[5:]
+    last = events[-1]["sequence_number"]
+    assert (await client.get(f"{one}?stream=true&starting_after={last}")).text == ""
+    assert (await client.get(f"{one}?stream=true&starting_after=-1")).status_code == 400
+    assert (await client.get(one)).json() == events[-1]["response"]
+
+
+async def test_readers_come_and_go_while_it_grows(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    go_on = asyncio.Event()
+
+    async def halting(task: DispatchTask) -> None:
+        task.add_accepted(Accepted(task.request_id, 1))
+        task.add_delta(Delta(task.request_id, 0, "a"))
+        await go_on.wait()
+        task.fail(ServerLostError("gone"))
+
+    engine.script = halting
+    creating = asyncio.create_task(client.post(URL, json={"input": "hi", "background": True, "stream": True}))
+    while not engine.requests:
+        await asyncio.sleep(0)
+    one = f"{URL}/{engine.requests[0].request_id}"
+    await status_after(client, engine.requests[0].request_id, "not yet", "queued")
+    gone = asyncio.create_task(client.get(f"{one}?stream=true"))
+    staying = asyncio.create_task(client.get(f"{one}?stream=true&starting_after=1"))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    go_on.set()
+    events = parsed_events((await creating).text)
+    assert told(events[-2:]) == ["error", "failed"]
+    assert parsed_events((await staying).text) == events[2:]
+
+
+async def test_a_cancelled_stream_ends(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    creating = asyncio.create_task(client.post(URL, json={"input": "hi", "background": True, "stream": True}))
+    while not engine.requests:
+        await asyncio.sleep(0)
+    one = f"{URL}/{engine.requests[0].request_id}"
+    await status_after(client, engine.requests[0].request_id, "not yet", "queued")
+    await client.post(f"{one}/cancel")
+    assert told(parsed_events((await creating).text))[-1] == "output_text.delta"
+    assert (await client.get(one)).json()["status"] == "cancelled"
+
+
+async def sent_by(stream: LogStream) -> bytes:
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    await stream({}, send, send)  # type: ignore[arg-type]
+    return b"".join(sent)
+
+
+async def test_a_log_has_the_last_of_the_events() -> None:
+    log = EventLog(max_bytes=1000)
+    for _ in range(100):
+        log.add([{"type": "response.created", "text": "x" * 50}])
+    log.close()
+    assert 0 < log.num_bytes <= 1000
+    assert not log.has(0)
+    assert log.has(99)
+    assert len(log.since(99)) == 1
+    assert log.since(100) == []
+    assert await sent_by(LogStream(log, 0, 10.0)) == b""
+    assert (await sent_by(LogStream(log, 99, 10.0))).count(b"event:") == 1
+
+
+async def test_comments_keep_a_silent_stream_alive() -> None:
+    log = EventLog()
+    sending = asyncio.create_task(sent_by(LogStream(log, 0, 0.01)))
+    await asyncio.sleep(0.05)
+    log.add([{"type": "response.created"}])
+    log.close()
+    sent = await sending
+    assert sent.startswith(b": keep-alive\n\n")
+    assert sent.endswith(b"\n\n")
+    assert b"response.created" in sent
+
+
+@pytest.mark.parametrize("number", ["1", "0"])
+async def test_what_is_forgotten_is_refused(number: str) -> None:
+    log = EventLog(max_bytes=150)
+    for _ in range(10):
+        log.add([{"type": "response.created"}])
+    with pytest.raises(InvalidRequestError) as caught:
+        log_stream(log, {"starting_after": number}, 10.0)
+    assert caught.value.param == "starting_after"
