@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -15,6 +16,18 @@ from tests.e2e.service import Service
 MODEL = "smollm2-135m-instruct"
 QUESTION = "What is the capital of France?"
 TALKATIVE: dict[str, Any] = {"model": MODEL, "input": "Tell a long story.", "extra_body": {"ignore_eos": True}}
+WEATHER: Any = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
 
 
 def ask(service: Service, **fields: Any) -> Any:
@@ -97,6 +110,45 @@ def test_a_conversation_goes_on(builtin_service: Service) -> None:
     listed = client.responses.input_items.list(second.id, order="asc", limit=2)
     texts = [item.content[0].text for item in listed]  # type: ignore[union-attr]
     assert texts == [message["content"] for message in messages]
+
+
+def test_functions_are_called_and_told_what_came_of_it(builtin_service: Service) -> None:
+    client = builtin_service.openai()
+    first = ask(builtin_service, input="How is the weather in Paris?", tools=[WEATHER], tool_choice="required")
+    call = first.output[-1]
+    assert (call.type, call.name) == ("function_call", "get_weather")
+    assert isinstance(json.loads(call.arguments)["city"], str)
+    output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
+    second = ask(builtin_service, input=output, previous_response_id=first.id, tools=[WEATHER], tool_choice="none")
+    assert second.output_text
+    items = [item.type for item in client.responses.input_items.list(second.id, order="asc")]
+    assert items == ["message", "function_call", "function_call_output"]
+
+
+def test_streamed_calls(builtin_service: Service) -> None:
+    fields: Any = {"model": MODEL, "input": "How is the weather in Paris?", "temperature": 0, "tools": [WEATHER]}
+    choice: Any = {"type": "function", "name": "get_weather"}
+    with builtin_service.openai().responses.stream(**fields, tool_choice=choice) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        (call,) = stream.get_final_response().output
+    assert call.type == "function_call"
+    assert "".join(deltas) == call.arguments
+    assert call.parsed_arguments == json.loads(call.arguments)
+
+
+def test_a_background_stream_goes_on_where_it_was_lost(builtin_service: Service) -> None:
+    client = builtin_service.openai()
+    seen = []
+    with client.responses.create(model=MODEL, input=QUESTION, temperature=0, background=True, stream=True) as lost:
+        for event in lost:
+            seen.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    response_id = seen[0].response.id  # type: ignore[union-attr]
+    rest = list(client.responses.retrieve(response_id, stream=True, starting_after=seen[-1].sequence_number))
+    assert [event.sequence_number for event in [*seen, *rest]] == list(range(len(seen) + len(rest)))
+    assert rest[-1].type == "response.completed"
+    assert rest[-1].response.output_text == "The capital of France is Paris."
 
 
 def test_what_is_stored_can_be_fetched_and_forgotten(builtin_service: Service) -> None:

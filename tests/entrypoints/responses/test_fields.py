@@ -9,7 +9,7 @@ import pytest
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from tests.entrypoints.responses.event_stream import URL
-from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq, ToolUse
+from vfastml.engine.dispatch_requests import Constraint, TemplateOptions, TextGenerationReq, ToolUse
 
 FLAT: dict[str, Any] = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
 NESTED: dict[str, Any] = {
@@ -62,6 +62,11 @@ WORK: list[tuple[dict[str, Any], str, Any]] = [
     ({"model": "tiny"}, "model_uri", "tiny"),
     ({"truncation": "auto"}, "truncate_prompt_tokens", -1),
     ({"truncation": "disabled"}, "truncate_prompt_tokens", None),
+    ({}, "splits_reasoning", True),
+    ({}, "template", TemplateOptions()),
+    ({"reasoning": {"effort": "low", "summary": "auto"}}, "template", TemplateOptions(reasoning_effort="low")),
+    ({"reasoning_effort": "low", "reasoning": {}}, "template", TemplateOptions(reasoning_effort="low")),
+    ({"chat_template_kwargs": {"a": 1}}, "template", TemplateOptions({"a": 1})),
     ({"text": {}}, "constraint", None),
     ({"text": {"format": {"type": "text"}, "verbosity": "low"}}, "constraint", None),
     ({"text": {"format": {"type": "json_object"}}}, "constraint", Constraint("json_object")),
@@ -121,7 +126,7 @@ REFUSED: list[tuple[dict[str, Any], str, bool]] = [
     ({"text": {"format": {"type": "xml"}}}, "text.format.type", False),
     ({"text": "json"}, "text", False),
     ({"include": ["everything"]}, "include[0]", False),
-    ({"reasoning": {"effort": "some"}}, "reasoning.effort", False),
+    ({"reasoning": {"effort": 5}}, "reasoning.effort", False),
     ({"truncation": "some"}, "truncation", False),
     ({"max_output_tokens": 0}, "max_output_tokens", False),
     ({"top_logprobs": 21}, "top_logprobs", False),

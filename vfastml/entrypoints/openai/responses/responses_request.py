@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq
+from vfastml.engine.dispatch_requests import Constraint, TemplateOptions, TextGenerationReq, ToolUse
 from vfastml.engine.text_parameters import MAX_LOGPROBS
-from vfastml.entrypoints.limits import MAX_METADATA, MAX_METADATA_CHARS, MAX_METADATA_NAME_CHARS
+from vfastml.entrypoints.limits import MAX_EFFORT_CHARS, MAX_METADATA, MAX_METADATA_CHARS, MAX_METADATA_NAME_CHARS
 from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.api_request import Name
 from vfastml.entrypoints.openai.beam_fields import BeamFields
@@ -19,6 +20,8 @@ from vfastml.entrypoints.openai.responses.format_fields import TextFields
 from vfastml.entrypoints.openai.responses.function_tools import flat_tool_use
 from vfastml.entrypoints.openai.responses.input_items import Input, Item
 from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, SamplingFields, TokenCount
+from vfastml.entrypoints.openai.template_fields import TemplateFields
+from vfastml.entrypoints.openai.tool_fields import ToolFields
 from vfastml.errors import InvalidRequestError
 
 Metadata = Annotated[
@@ -52,10 +55,10 @@ class ReasoningFields(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Annotated[str, Field(max_length=MAX_EFFORT_CHARS)] | None = None
 
 
-class ResponsesRequest(SamplingFields, GuidedFields, BeamFields):
+class ResponsesRequest(SamplingFields, GuidedFields, BeamFields, ToolFields, TemplateFields):
     """Lengths, tools and formats are named as the Responses API names them; what else the engine can do has the names
     of chat completions."""
 
@@ -74,9 +77,6 @@ class ResponsesRequest(SamplingFields, GuidedFields, BeamFields):
     include: list[Includable] | None = None
     text: TextFields | None = None
     reasoning: ReasoningFields | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
     max_tool_calls: TokenCount | None = None
     """Of tools that the server runs itself, of which there are none."""
     truncation: Literal["auto", "disabled"] | None = None
@@ -103,13 +103,24 @@ class ResponsesRequest(SamplingFields, GuidedFields, BeamFields):
             n=1,
             beams=self.beams(None),
             constraint=self.constraint(),
-            tool_use=flat_tool_use(self.tools or (), self.tool_choice, self.parallel_tool_calls),
+            tool_use=self.tool_use(),
+            template=self.template(),
+            splits_reasoning=True,
             # In one delta, log probabilities of what was thought could not be told from those of what was said.
             stream=bool(self.stream or self.background) or self.num_logprobs() is not None,
             cache_salt=self.cache_salt or "",
             priority=self.priority or 0,
             truncate_prompt_tokens=_ALL_OF_PROMPT_THAT_FITS if self.truncation == "auto" else None,
         )
+
+    def tool_use(self) -> ToolUse | None:
+        """See ToolFields: their flat form."""
+        return flat_tool_use(self.tools or (), self.tool_choice, self.parallel_tool_calls)
+
+    def template(self) -> TemplateOptions:
+        """See TemplateFields."""
+        effort = None if self.reasoning is None else self.reasoning.effort
+        return msgspec.structs.replace(super().template(), reasoning_effort=effort or self.reasoning_effort)
 
     def name_of(self, param: str | None) -> str | None:
         """What an error of the engine's is about, in this API's words."""
