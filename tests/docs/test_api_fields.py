@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from openai.types import completion_create_params as openai_completions
 from openai.types.chat import completion_create_params as openai_chat
+from openai.types.responses import response_create_params
 
 from tests.docs.markdown import DOCS, code_spans, section, table
 from vfastml.engine.dispatch_requests import ToolUse
@@ -20,6 +21,7 @@ from vfastml.entrypoints.anthropic.messages_request import MessagesRequest
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.chat import ChatCompletionsRequest
 from vfastml.entrypoints.openai.completions import CompletionsRequest
+from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
 from vfastml.entrypoints.openai.text_request import TextRequest
 from vfastml.entrypoints.openai.tokenize import DetokenizeRequest, RenderRequest, TokenizeRequest
 from vfastml.entrypoints.validation import parse_body
@@ -33,6 +35,7 @@ BODIES: dict[str, type[ApiRequest]] = {
     "/v1/completions": CompletionsRequest,
     "/v1/messages": MessagesRequest,
     "/v1/messages/count_tokens": CountTokensRequest,
+    "/v1/responses": ResponsesRequest,
     "/tokenize": TokenizeRequest,
     "/detokenize": DetokenizeRequest,
     "/apply-template": RenderRequest,
@@ -42,6 +45,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "hi"},
     "/v1/messages": {"max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "hi"}]},
+    "/v1/responses": {"input": "hi"},
     "/tokenize": {"prompt": "hi"},
     "/detokenize": {"tokens": []},
     "/apply-template": {"messages": "hi"},
@@ -54,6 +58,10 @@ OPENAI = {
     "/v1/completions": (
         openai_completions.CompletionCreateParamsNonStreaming,
         openai_completions.CompletionCreateParamsStreaming,
+    ),
+    "/v1/responses": (
+        response_create_params.ResponseCreateParamsNonStreaming,
+        response_create_params.ResponseCreateParamsStreaming,
     ),
 }
 ANYTHING: list[Any] = [None, True, False, 0, -1.5, 10**12, "", "text", [], ["a", 1], {}, {"deep": [{"er": None}]}]

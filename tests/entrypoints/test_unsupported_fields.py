@@ -8,14 +8,20 @@ import httpx
 import pytest
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
-from vfastml.entrypoints.openai.unsupported_fields import CHAT, COMPLETIONS, TOKENIZE
+from vfastml.entrypoints.openai.unsupported_fields import CHAT, COMPLETIONS, RESPONSES, TOKENIZE
 
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
     "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
     "/tokenize": {"prompt": "hi"},
 }
-TABLES = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS, "/tokenize": TOKENIZE}
+TABLES = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETIONS,
+    "/v1/responses": RESPONSES,
+    "/tokenize": TOKENIZE,
+}
 
 FIELDS = [(path, name) for path, table in TABLES.items() for name in table]
 NEUTRAL = [(path, name, value) for path, table in TABLES.items() for name in table for value in (None, *table[name])]

@@ -81,24 +81,31 @@ CHAT: NeutralValues = {
 
 COMPLETIONS: NeutralValues = {**_GENERATION}
 
+# What the Responses API has under another name is there under that one only.
 RESPONSES: NeutralValues = {
     **_GENERATION,
     **_TEMPLATE,
     **_FUNCTIONS,
     **_SERVICES,
+    "add_special_tokens": (False,),
     "best_of": (1,),
     "context_management": ([],),
     "conversation": (),
+    "echo": (False,),
+    "include_reasoning": (True,),
     "logprobs": (False,),
     "max_completion_tokens": (),
     "max_tokens": (),
+    "messages": ([],),
     "n": (1,),
     "prompt": (),
     "prompt_logprobs": (False,),
     "response_format": ({"type": "text"},),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
+    "separate_reasoning": (True,),
     "suffix": ("",),
+    "truncate_prompt_tokens": (),
 }
 
 TOKENIZE: NeutralValues = {

@@ -35,9 +35,11 @@ class Turn:
         owner, previous_id = TENANT.get(), request.previous_response_id
         previous = None if previous_id is None else store.get(owner, previous_id)
         if previous_id is not None and previous is None:
-            message = "There is no response of that id to go on from: it is unknown, forgotten, or still under way."
-            code = "previous_response_not_found"
-            raise InvalidRequestError(message, param="previous_response_id", code=code)
+            raise InvalidRequestError(
+                "There is no response of that id to go on from: it is unknown, forgotten, or still under way.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            )
         earlier = () if previous is None else previous.conversation
         return cls(owner, request, new_response_id(), (*earlier, msgspec.json.encode(request.input)))
 
