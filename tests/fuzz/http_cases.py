@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.damage import damaged_bytes, damaged_value, odd_text, odd_value
-from vfastml.entrypoints.openai.unsupported_fields import CHAT, COMPLETIONS, TOKENIZE
+from vfastml.entrypoints.openai.unsupported_fields import CHAT, COMPLETIONS, RESPONSES, TOKENIZE
 
 MODEL = "tiny"
 
@@ -56,7 +56,28 @@ _OF_MESSAGES: dict[str, Any] = {
 }
 _MESSAGE_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 _PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", *_MESSAGE_PATHS)
+_ITEMS: list[dict[str, Any]] = [
+    {"role": "developer", "content": "Be short."},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Say it."}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+    {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "1", "output": "5"},
+]
+_RESPONSES: dict[str, Any] = {
+    "instructions": "Be short.",
+    "include": ["message.output_text.logprobs"],
+    "metadata": {"a": "b"},
+    "previous_response_id": "resp_1",
+    "reasoning": {"effort": "low"},
+    "store": False,
+    "stream": True,
+    "text": {"format": {"type": "text"}},
+    "top_logprobs": 2,
+    "truncation": "auto",
+}
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
 _OTHER_PATHS = (
+    "/v1/responses/resp_1", "/v1/responses/%00/input_items?limit=x",
     "/v1/models", "/v1/models/tiny", "/load", "/version", "/livez", "/readyz", "/health", "/openapi.json", "/docs",
     "/v1/chat/completions/", "//v1//models", "/v1/../load", "/%2e%2e/etc/passwd", "/v1/models/%00", "/%ff%fe",
     "/a" * 900, "/v1/requests/x/cancel", "/v1/requests/%0d%0ax/cancel", "/v1/requests//cancel",
@@ -101,7 +122,7 @@ def body_value(rng: Random, path: str) -> Any:
     """A body that the route takes, or that is almost one."""
     body = _sound_body(rng, path)
     if rng.random() < 0.15:
-        tables = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS}
+        tables = {"/v1/chat/completions": CHAT, "/v1/completions": COMPLETIONS, "/v1/responses": RESPONSES}
         body[rng.choice(sorted(tables.get(path, TOKENIZE)))] = odd_value(rng)
     return damaged_value(rng, body) if rng.random() < 0.85 else body
 
@@ -130,6 +151,10 @@ def _sound_body(rng: Random, path: str) -> dict[str, Any]:
     messages = rng.sample(_MESSAGES, rng.randint(1, len(_MESSAGES)))
     if path == "/tokenize":
         return {"model": MODEL, **({"prompt": text} if rng.random() < 0.5 else {"messages": messages})}
+    if path == "/v1/responses":
+        given = {name: _RESPONSES[name] for name in rng.sample(sorted(_RESPONSES), rng.randrange(4))}
+        items = rng.sample(_ITEMS, rng.randint(1, len(_ITEMS)))
+        return {"model": MODEL, "input": rng.choice((text, items)), "max_output_tokens": 3, "temperature": 0, **given}
     given = {name: _SAMPLING[name] for name in rng.sample(sorted(_SAMPLING), rng.randrange(5))}
     asked = {"messages": messages} if path == "/v1/chat/completions" else {"prompt": prompt}
     return {"model": MODEL, "max_tokens": 3, "temperature": 0, **given, **asked}

@@ -102,7 +102,7 @@ def test_prompt_that_fills_the_context_can_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "max_tokens", "kept"), [(3, 5, 3), (64, 0, 64), (-1, 5, 59), (-1, None, 63), (-1, 0, 64), (-1, 99, 1)]
+    ("keep", "max_tokens", "kept"), [(3, 5, 3), (64, 0, 64), (-1, 5, 59), (-1, None, 48), (-1, 0, 64), (-1, 99, 48)]
 )
 def test_last_tokens_of_a_long_prompt(keep: int, max_tokens: int | None, kept: int) -> None:
     text = "".join(chr(97 + place % 26) for place in range(500))

@@ -118,12 +118,16 @@ class RequestEncoder:
             return None
         most = self._limits.max_model_len
         if keep == -1:
-            answer = request.sampling.max_tokens
-            return max(1, most - (1 if answer is None else answer))
+            return most - self._room_kept_free(request.sampling.max_tokens)
         if not 1 <= keep <= most:
             message = f"'truncate_prompt_tokens' must be -1 or between 1 and {most}."
             raise InvalidRequestError(message, param="truncate_prompt_tokens")
         return keep
+
+    def _room_kept_free(self, asked: int | None) -> int:
+        """For the answer to a prompt that is cut: not so much that little is left of the prompt."""
+        most = max(1, self._limits.max_model_len // 4)
+        return most if asked is None else min(asked, most)
 
     def _room_after(self, tokens: list[int], request: TextGenerationReq) -> int:
         """Tokens that may be generated."""

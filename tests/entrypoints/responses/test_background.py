@@ -14,6 +14,7 @@ from tests.entrypoints.responses.event_stream import URL, parsed_events, told
 from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
+from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
 from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
 from vfastml.errors import InvalidRequestError, RateLimitError, ServerLostError
@@ -108,6 +109,16 @@ async def test_no_more_than_may_be(engine: FakeDispatchEngine) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (429, RateLimitError.default_code)
         await client.post(f"{URL}/{first['id']}/cancel")
         await begun(client)
+
+
+async def test_no_more_of_a_key_than_it_may_have(engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    async with client_of(Gateway(GatewayConfig(api_keys=("ann", "bob"), max_open_per_key=2), engine)) as client:
+        statuses = [
+            (await client.post(URL, json={"input": "hi", "background": True}, headers={"x-api-key": key})).status_code
+            for key in ("ann", "ann", "ann", "bob")
+        ]
+    assert statuses == [200, 200, 429, 200]
 
 
 async def test_none_outlives_the_gateway(engine: FakeDispatchEngine) -> None:

@@ -168,3 +168,21 @@ async def test_what_clients_send_to_openai_is_ignored(client: httpx.AsyncClient,
         tools=None,
         text=None,
     )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"tools":[{"type":"function","name":"f","parameters":DEEP}]',
+        '"text":{"format":{"type":"json_schema","name":"n","schema":DEEP}}',
+        '"tools":[{"type":"function","name":"f"}],"tool_choice":{"type":"function","name":"f","more":DEEP}',
+    ],
+)
+async def test_what_is_nested_too_deep_to_be_repeated_is_refused(client: httpx.AsyncClient, fields: str) -> None:
+    statuses = []
+    for depth in range(900, 1000):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        response = await client.post(URL, content='{"input":"hi",' + fields.replace("DEEP", deep) + "}")
+        statuses.append(response.status_code)
+    assert set(statuses) <= {200, 400}
+    assert statuses[-1] == 400

@@ -62,16 +62,19 @@ class RunningResponse:
 
 
 class BackgroundResponses:
-    """Those that are under way in this gateway; no more of them than `most`."""
+    """Those that are under way in this gateway; no more of them than `most` in all."""
 
     def __init__(self, most: int = MAX_BACKGROUND) -> None:
         self._most = most
         self._running: dict[tuple[Owner, str], RunningResponse] = {}
 
-    def check_room(self) -> None:
-        """Raises RateLimitError if there are as many as may be."""
+    def check_room(self, owner: Owner, most_of_owner: int) -> None:
+        """Raises RateLimitError if there are as many as may be, of all or of an owner with a key; 0 is no bound."""
         if len(self._running) >= self._most:
             raise RateLimitError("As many responses are in the background as may be.", retry_after_s=1.0)
+        if owner is not None and 0 < most_of_owner <= sum(other == owner for other, _ in self._running):
+            message = "This API key has as many responses in the background as it may have requests open."
+            raise RateLimitError(message, retry_after_s=1.0)
 
     def add(self, owner: Owner, running: RunningResponse, keep: Callable[[], None]) -> None:
         """Until it has ended; then it is kept."""

@@ -38,7 +38,9 @@ class TextFormat(BaseModel):
 
     def told(self) -> dict[str, Any]:
         """As the response repeats it."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+        fields = {"type": self.type, "name": self.name, "description": self.description}
+        told = {**fields, "schema": self.schema_, "strict": self.strict}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class TextFields(BaseModel):

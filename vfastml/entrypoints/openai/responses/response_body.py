@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+
 from vfastml.entrypoints.openai.responses.function_tools import told_tools
 from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
+from vfastml.errors import InvalidRequestError
 
 _FREE_TEXT = {"type": "text"}
 
 
 def response_head(request: ResponsesRequest, response_id: str, model: str) -> dict[str, Any]:
     """The body before the model has said anything. Parameters that were left out are null: the model server knows its
-    own defaults."""
+    own defaults. Raises InvalidRequestError for tools, or a format, that are nested too deep to be repeated."""
     form = None if request.text is None else request.text.format
     return {
         "id": response_id,
@@ -36,12 +39,20 @@ def response_head(request: ResponsesRequest, response_id: str, model: str) -> di
         "service_tier": None,
         "store": request.store is not False,
         "temperature": request.temperature,
-        "text": {"format": _FREE_TEXT if form is None else form.told()},
-        "tool_choice": request.tool_choice or "auto",
-        "tools": told_tools(request.tools or ()),
+        "text": _encoded({"format": _FREE_TEXT if form is None else form.told()}, "text"),
+        "tool_choice": _encoded(request.tool_choice or "auto", "tool_choice"),
+        "tools": _encoded(told_tools(request.tools or ()), "tools"),
         "top_logprobs": request.top_logprobs or 0,
         "top_p": request.top_p,
         "truncation": request.truncation or "disabled",
         "usage": None,
         "user": request.user,
     }
+
+
+def _encoded(value: Any, param: str) -> msgspec.Raw:
+    """Once for all the times that it is told."""
+    try:
+        return msgspec.Raw(msgspec.json.encode(value))
+    except RecursionError:
+        raise InvalidRequestError(f"'{param}' is nested too deep.", param=param) from None

@@ -29,9 +29,11 @@ from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
 
 
-def responses_routes(engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> list[Route]:
-    """The built-in routes."""
-    api = _Endpoints(engine, background, keep_alive_s)
+def responses_routes(
+    engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float, most_per_key: int
+) -> list[Route]:
+    """The built-in routes; `most_per_key` is for responses in the background."""
+    api = _Endpoints(engine, background, keep_alive_s, most_per_key)
     one = "/v1/responses/{id}"
     return [
         Route("POST", "/v1/responses", api.create, "Answer an input", ResponsesRequest),
@@ -43,8 +45,11 @@ def responses_routes(engine: DispatchEngine, background: BackgroundResponses, ke
 
 
 class _Endpoints:
-    def __init__(self, engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float) -> None:
+    def __init__(
+        self, engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float, most_per_key: int
+    ) -> None:
         self._engine = engine
+        self._most_per_key = most_per_key
         self._background = background
         self._keep_alive_s = keep_alive_s
         self._store = ResponseStore()
@@ -53,7 +58,7 @@ class _Endpoints:
         request = parse_body(await http.body(), ResponsesRequest)
         turn = Turn.of(request, self._store)
         if request.background:
-            self._background.check_room()
+            self._background.check_room(turn.owner, self._most_per_key)
         with _errors_named_by(request):
             task = self._engine.dispatch(turn.work())
             with _cancelled_on_error(task):
