@@ -17,7 +17,7 @@ from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
 from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
-from vfastml.errors import InvalidRequestError, RateLimitError, ServerLostError
+from vfastml.errors import InvalidRequestError, RateLimitError, RequestCancelledError, ServerLostError
 
 
 async def begun(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
@@ -84,6 +84,12 @@ async def test_failed(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> 
     engine.script = fail_with(ServerLostError("The model server is gone."), after=["Hel"])
     ended = await status_after(client, (await begun(client))["id"], "queued", "in_progress")
     assert ended["error"] == {"code": "server_error", "message": "The model server is gone."}
+
+
+async def test_cancelled_from_elsewhere(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = fail_with(RequestCancelledError(), after=["Hel"])
+    ended = await status_after(client, (await begun(client))["id"], "queued", "in_progress")
+    assert (ended["status"], ended["error"], ended["output"][0]["status"]) == ("cancelled", None, "incomplete")
 
 
 async def test_what_is_refused_is_refused_at_once(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:

@@ -57,6 +57,7 @@ WORK: list[tuple[dict[str, Any], str, Any]] = [
     ({"stream": True}, "stream", True),
     ({"background": True}, "stream", True),
     ({"top_logprobs": 1}, "stream", True),
+    ({"deadline_s": 5}, "deadline_s", 5.0),
     ({"priority": -3}, "priority", -3),
     ({"cache_salt": "s"}, "cache_salt", "s"),
     ({"model": "tiny"}, "model_uri", "tiny"),

@@ -119,3 +119,14 @@ async def test_errors_of_the_engine_name_the_fields_of_this_api(
     engine.script = fail_with(InvalidRequestError("No.", param="structured_outputs"))
     response = await client.post(URL, json={"input": "hi", "text": {"format": {"type": "json_object"}}})
     assert response.json()["error"]["param"] == "text.format"
+
+
+async def test_how_long_it_took(client: httpx.AsyncClient) -> None:
+    response = await client.post(URL, json={"input": "hi"})
+    assert "total;dur=" in response.headers["server-timing"]
+    assert "timings" not in response.json()
+    for body in (
+        await answer(client, return_timings=True),
+        (await streamed(client, return_timings=True))[-1]["response"],
+    ):
+        assert body["timings"]["predicted_n"] == 2

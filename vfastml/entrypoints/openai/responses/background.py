@@ -14,7 +14,7 @@ from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.reading import read, tell_nobody
 from vfastml.entrypoints.openai.responses.response_store import Owner
-from vfastml.errors import RateLimitError
+from vfastml.errors import RateLimitError, RequestCancelledError
 
 
 class RunningResponse:
@@ -57,6 +57,8 @@ class RunningResponse:
     async def _read(self) -> None:
         try:
             await read(self._task, self.growing, self._tell)
+        except RequestCancelledError:
+            self.growing.cancel()
         except Exception as error:
             self._tell(self.growing.fail(shown_to_client(error)))
 

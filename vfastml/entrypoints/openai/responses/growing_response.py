@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from vfastml.engine.dispatch_replies import Delta, PlaceLogprobs, ToolCallPiece, Usage
+from vfastml.engine.dispatch_replies import Delta, PlaceLogprobs, Timings, ToolCallPiece, Usage
 from vfastml.entrypoints.openai.responses.output_items import (
     Body,
     Event,
@@ -16,6 +16,7 @@ from vfastml.entrypoints.openai.responses.output_items import (
     ReasoningItem,
     Status,
 )
+from vfastml.entrypoints.timings import TimedAnswer
 from vfastml.errors import VFastMLError
 
 _ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
@@ -25,13 +26,15 @@ _ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 class GrowingResponse:
     """Fed with deltas until it is finished, failed or cancelled; all but the last tell the events that it makes."""
 
-    def __init__(self, head: Body) -> None:
-        """`head`: the body but for what the model adds."""
+    def __init__(self, head: Body, *, with_timings: bool = False) -> None:
+        """`head`: the body but for what the model adds. `with_timings`: it says how long it took."""
         self.id: str = head["id"]
         self._head = dict(head)
         self._items: list[OutputItem] = []
         self._open: OutputItem | None = None
         self._is_told_of = False
+        self._with_timings = with_timings
+        self._timings = Timings()
         self._unsaid: list[PlaceLogprobs] = []
         """Log probabilities of tokens whose text, if they have any, has not come yet."""
 
@@ -72,6 +75,10 @@ class GrowingResponse:
             self._head["incomplete_details"] = {"reason": "max_output_tokens"}
         return events
 
+    def note_timings(self, timings: Timings) -> None:
+        """How long it took, told just before it is finished."""
+        self._timings = timings
+
     def finish(self, usage: Usage) -> list[Event]:
         """The model has ended."""
         status: Status = "incomplete" if self._head["incomplete_details"] else "completed"
@@ -80,6 +87,8 @@ class GrowingResponse:
             self._open.add_logprobs(self._unsaid)
         events += self._closed(status)
         self._head |= {"status": status, "usage": _usage_body(usage)}
+        if self._with_timings:
+            self._head["timings"] = TimedAnswer(self._timings, usage, num_choices=1).body()
         if status == "completed":
             self._head["completed_at"] = int(time.time())
         return [*events, self._whole(status)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfastml.engine.dispatch_replies import Usage
+from vfastml.engine.dispatch_replies import Timings, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.output_items import Event
@@ -22,4 +22,5 @@ async def read(task: DispatchTask, growing: GrowingResponse, tell: Tell = tell_n
         if growing.status == "queued":
             tell(growing.begin())
         tell(growing.add(delta))
+    growing.note_timings(task.timings or Timings())
     tell(growing.finish(task.usage or Usage()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from vfastml.engine.dispatch_replies import Delta, Usage
+from vfastml.engine.dispatch_replies import Delta, Timings, Usage
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.numbered_events import NumberedEvents
 from vfastml.entrypoints.openai.responses.output_items import Event
@@ -28,6 +28,10 @@ class ResponseEvents(Wording):
     def delta(self, position: int, delta: Delta) -> bytes:
         """What the model says, thinks or calls."""
         return self._encoded(self._growing.add(delta))
+
+    def note_timings(self, timings: Sequence[Timings]) -> None:
+        """For the response to tell, if it was asked for."""
+        self._growing.note_timings(timings[0])
 
     def closing(self, usages: Sequence[Usage]) -> bytes:
         """The end of what is open, and the whole response."""

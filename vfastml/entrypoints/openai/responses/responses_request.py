@@ -15,6 +15,7 @@ from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.api_request import Name
 from vfastml.entrypoints.openai.beam_fields import BeamFields
 from vfastml.entrypoints.openai.constraint_fields import GuidedFields
+from vfastml.entrypoints.openai.control_fields import ControlFields
 from vfastml.entrypoints.openai.responses.chat_messages import chat_messages
 from vfastml.entrypoints.openai.responses.format_fields import TextFields
 from vfastml.entrypoints.openai.responses.function_tools import flat_tool_use
@@ -58,7 +59,7 @@ class ReasoningFields(BaseModel):
     effort: Annotated[str, Field(max_length=MAX_EFFORT_CHARS)] | None = None
 
 
-class ResponsesRequest(SamplingFields, GuidedFields, BeamFields, ToolFields, TemplateFields):
+class ResponsesRequest(SamplingFields, GuidedFields, BeamFields, ToolFields, TemplateFields, ControlFields):
     """Lengths, tools and formats are named as the Responses API names them; what else the engine can do has the names
     of chat completions."""
 
@@ -110,6 +111,7 @@ class ResponsesRequest(SamplingFields, GuidedFields, BeamFields, ToolFields, Tem
             stream=bool(self.stream or self.background) or self.num_logprobs() is not None,
             cache_salt=self.cache_salt or "",
             priority=self.priority or 0,
+            deadline_s=self.deadline_s,
             truncate_prompt_tokens=_ALL_OF_PROMPT_THAT_FITS if self.truncation == "auto" else None,
         )
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.dispatch_replies import Timings, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.http_errors import ApiJSONResponse
@@ -25,6 +26,7 @@ from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequ
 from vfastml.entrypoints.openai.responses.turn import Turn, items_of
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.streaming import EventStream
+from vfastml.entrypoints.timings import SERVER_TIMING, TimedAnswer
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
 
@@ -74,7 +76,8 @@ class _Endpoints:
             return EventStream([task], ResponseEvents(growing, keep), self._keep_alive_s)
         await read(task, growing)
         turn.keep(growing, self._store)
-        return ApiJSONResponse(growing.body())
+        took = TimedAnswer(task.timings or Timings(), task.usage or Usage(), num_choices=1)
+        return ApiJSONResponse(growing.body(), headers={SERVER_TIMING: took.header()})
 
     def _answer_in_background(self, turn: Turn, growing: GrowingResponse, task: DispatchTask) -> Response:
         log = EventLog() if turn.request.stream else None

@@ -49,7 +49,8 @@ class Turn:
 
     def begun(self, model: str | None) -> GrowingResponse:
         """The answer, before anything is said."""
-        return GrowingResponse(response_head(self.request, self.response_id, model or ""))
+        head = response_head(self.request, self.response_id, model or "")
+        return GrowingResponse(head, with_timings=bool(self.request.return_timings))
 
     def keep(self, ended: GrowingResponse, store: ResponseStore, log: EventLog | None = None) -> None:
         """Put the answer into the store, unless the request says not to."""
