@@ -114,7 +114,9 @@ async def test_no_more_than_may_be(engine: FakeDispatchEngine) -> None:
         response = await client.post(URL, json={"input": "hi", "background": True})
         assert (response.status_code, response.json()["error"]["code"]) == (429, RateLimitError.default_code)
         await client.post(f"{URL}/{first['id']}/cancel")
-        await begun(client)
+        together = [client.post(URL, json={"input": "hi", "background": True}) for _ in range(3)]
+        assert sorted(response.status_code for response in await asyncio.gather(*together)) == [200, 429, 429]
+        assert engine.open_requests == 2
 
 
 async def test_no_more_of_a_key_than_it_may_have(engine: FakeDispatchEngine) -> None:

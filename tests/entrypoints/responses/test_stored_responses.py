@@ -108,6 +108,15 @@ async def test_a_conversation_outlives_what_it_goes_on_from(
     assert len(request.messages or ()) == 5
 
 
+async def test_no_conversation_grows_beyond_what_could_be_sent(client: httpx.AsyncClient) -> None:
+    for given in ("x" * (9 << 20), [{"role": "user", "content": "x"}] * 2500):
+        first = await answered(client, input=given)
+        response = await client.post(URL, json={"input": given, "previous_response_id": first["id"]})
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, "previous_response_id")
+        assert error["code"] == "context_length_exceeded"
+
+
 async def test_input_items_by_the_page(client: httpx.AsyncClient) -> None:
     given = [{"role": "user", "content": str(number), "id": f"msg_{number}"} for number in range(25)]
     body = await answered(client, input=given)

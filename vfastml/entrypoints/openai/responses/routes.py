@@ -59,8 +59,7 @@ class _Endpoints:
     async def create(self, http: Request) -> Response:
         request = parse_body(await http.body(), ResponsesRequest)
         turn = Turn.of(request, self._store)
-        if request.background:
-            self._background.check_room(turn.owner, self._most_per_key)
+        self._check_room(turn)
         with _errors_named_by(request):
             task = self._engine.dispatch(turn.work())
             with _cancelled_on_error(task):
@@ -68,6 +67,7 @@ class _Endpoints:
                 return await self._answer(turn, task)
 
     async def _answer(self, turn: Turn, task: DispatchTask) -> Response:
+        self._check_room(turn)  # others have come since
         growing = turn.begun(task.model)
         if turn.request.background:
             return self._answer_in_background(turn, growing, task)
@@ -113,6 +113,10 @@ class _Endpoints:
     async def input_items(self, http: Request) -> Response:
         found = self._running(http) or self._stored(http)
         return ApiJSONResponse(item_page(items_of(found.context), http.query_params))
+
+    def _check_room(self, turn: Turn) -> None:
+        if turn.request.background:
+            self._background.check_room(turn.owner, self._most_per_key)
 
     def _running(self, http: Request) -> RunningResponse | None:
         return self._background.get(TENANT.get(), http.path_params["id"])

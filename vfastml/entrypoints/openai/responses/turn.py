@@ -9,6 +9,7 @@ import msgspec
 
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.limits import MAX_BODY_BYTES, MAX_MESSAGES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_items import Item
@@ -31,7 +32,8 @@ class Turn:
 
     @classmethod
     def of(cls, request: ResponsesRequest, store: ResponseStore) -> Turn:
-        """The caller's. Raises InvalidRequestError if what it goes on from is not in the store."""
+        """The caller's. Raises InvalidRequestError if what it goes on from is not in the store, or is more than could
+        be sent at once."""
         owner, previous_id = TENANT.get(), request.previous_response_id
         previous = None if previous_id is None else store.get(owner, previous_id)
         if previous_id is not None and previous is None:
@@ -41,11 +43,17 @@ class Turn:
                 code="previous_response_not_found",
             )
         earlier = () if previous is None else previous.conversation
-        return cls(owner, request, new_response_id(), (*earlier, msgspec.json.encode(request.input)))
+        context = (*earlier, msgspec.json.encode(request.input))
+        if sum(map(len, context)) > MAX_BODY_BYTES:
+            raise _too_long()
+        return cls(owner, request, new_response_id(), context)
 
     def work(self) -> TextGenerationReq:
-        """What the engine takes."""
-        return self.request.to_work(self.response_id, items_of(self.context[:-1]))
+        """What the engine takes. Raises InvalidRequestError for more items than could be sent at once."""
+        earlier = items_of(self.context[:-1])
+        if len(earlier) + len(self.request.input) > MAX_MESSAGES:
+            raise _too_long()
+        return self.request.to_work(self.response_id, earlier)
 
     def begun(self, model: str | None) -> GrowingResponse:
         """The answer, before anything is said."""
@@ -71,3 +79,8 @@ class Turn:
 def items_of(turns: Iterable[bytes]) -> list[Item]:
     """As they are kept in the store."""
     return [item for turn in turns for item in msgspec.json.decode(turn)]
+
+
+def _too_long() -> InvalidRequestError:
+    message = "The conversation has become too long to go on."
+    return InvalidRequestError(message, param="previous_response_id", code="context_length_exceeded")
