@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,15 @@ from typing import Any
 import pytest
 
 from tests.oracle import assert_same_tokens, generate, load_oracle
-from vfastml import LLM, SamplingParams, TextGenerationForward, TextGenerationMessage
+from vfastml import (
+    LLM,
+    BeamSearch,
+    Constraint,
+    SamplingParams,
+    TextGenerationForward,
+    TextGenerationMessage,
+    ToolUse,
+)
 from vfastml.errors import InternalServerError, InvalidRequestError, UnsupportedError
 from vfastml.model_store import ModelStoreError
 from vfastml.text_engine.block_manager import BlockManager
@@ -335,3 +344,31 @@ def test_settings_that_cannot_work(
 def test_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelStoreError, match="no folder"):
         LLM(str(tmp_path / "nothing"))
+
+
+# -- beams, constraints, calls
+
+
+def test_a_constraint_holds(llm: LLM) -> None:
+    (result,) = llm.generate("Answer: ", GREEDY, constraint=Constraint("choice", '["yes", "no"]'))
+    assert result.text in ("yes", "no")
+
+
+def test_beams_have_scores_and_the_best_is_first(llm: LLM) -> None:
+    (result,) = llm.generate("Once upon a time", SamplingParams(max_tokens=6), n=2, beams=BeamSearch(3))
+    first, second = result.choices
+    assert first.score is not None
+    assert second.score is not None
+    assert first.score >= second.score
+
+
+def test_a_function_is_called(tiny_models: dict[str, Path]) -> None:
+    config = EngineConfig(max_model_len=1024, max_num_seqs=2, kv_cache_memory=5_000_000, measure_limits="never")
+    llm = load(tiny_models["llama"], engine_config=config)
+    function = {"name": "now", "parameters": {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}}}
+    use = ToolUse([{"type": "function", "function": function}], "required", parallel=False)
+    (result,) = llm.chat("What time is it?", SamplingParams(temperature=0, max_tokens=60), tool_use=use)
+    (call,) = result.choices[0].tool_calls
+    assert call.name == "now"
+    assert set(json.loads(call.arguments)) <= {"zone"}
+    assert (result.text, result.choices[0].finish_reason) == ("", "tool_calls")

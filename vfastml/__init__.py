@@ -21,6 +21,9 @@ _HOMES = {
     "OneShotReq": "vfastml.engine.dispatch_requests",
     "ImageToImageReq": "vfastml.engine.dispatch_requests",
     "SamplingParams": "vfastml.engine.dispatch_requests",
+    "BeamSearch": "vfastml.engine.dispatch_requests",
+    "Constraint": "vfastml.engine.dispatch_requests",
+    "ToolUse": "vfastml.engine.dispatch_requests",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -11,7 +11,14 @@ from typing import Any
 from tqdm import tqdm
 
 from vfastml.engine.dispatch_replies import Finished
-from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationForward, TextGenerationReq
+from vfastml.engine.dispatch_requests import (
+    BeamSearch,
+    Constraint,
+    SamplingParams,
+    TextGenerationForward,
+    TextGenerationReq,
+    ToolUse,
+)
 from vfastml.engine.dispatch_result import GatheredReplies, TextGenerationResult
 from vfastml.errors import InvalidRequestError, UserError
 from vfastml.model_store import DEFAULT_MODEL, profiles_folder, resolve_model
@@ -75,6 +82,8 @@ class LLM:
         params: Params | None = None,
         *,
         n: int | None = None,
+        beams: BeamSearch | None = None,
+        constraint: Constraint | None = None,
         progress: bool = True,
     ) -> list[TextGenerationResult]:
         """Goes on with each prompt, a text or token ids; one result for each, in their order. `n` choices of each.
@@ -83,7 +92,8 @@ class LLM:
         generated. Ctrl-C cancels all of it, after at most one step.
         """
         given = [prompts] if isinstance(prompts, str) else prompts
-        encoded = self._encode_all("prompts", map(_prompt, given), params, n, stream=False)
+        asked = {"beams": beams, "constraint": constraint}
+        encoded = self._encode_all("prompts", map(_prompt, given), params, n, stream=False, **asked)
         return self._answer(encoded, progress)
 
     def chat(
@@ -92,12 +102,17 @@ class LLM:
         params: Params | None = None,
         *,
         n: int | None = None,
+        beams: BeamSearch | None = None,
+        constraint: Constraint | None = None,
+        tool_use: ToolUse | None = None,
         progress: bool = True,
     ) -> list[TextGenerationResult]:
         """Answers conversations, rendered with the model's chat template: one (a string, a list of messages) or a list
-        of them, which a list of strings is too. Otherwise as `generate`."""
+        of them, which a list of strings is too. `tool_use`: functions that may be called; a choice's calls are in its
+        `tool_calls`, and what it thinks before in its `reasoning`. Otherwise as `generate`."""
         given = _conversations(conversations)
-        encoded = self._encode_all("conversations", map(_messages, given), params, n, stream=False)
+        asked = {"beams": beams, "constraint": constraint, "tool_use": tool_use, "splits_reasoning": True}
+        encoded = self._encode_all("conversations", map(_messages, given), params, n, stream=False, **asked)
         return self._answer(encoded, progress)
 
     def stream(self, conversation: Conversation, params: Params | None = None) -> Generator[str, None, None]:
@@ -114,11 +129,11 @@ class LLM:
     # -- what was asked for
 
     def _encode_all(
-        self, what: str, prompts: Iterable[dict[str, Any]], params: Params | None, n: int | None, *, stream: bool
+        self, what: str, prompts: Iterable[dict[str, Any]], params: Params | None, n: int | None, **fields: Any
     ) -> list[EncodedRequest]:
         """`what` names the argument that the prompts came in."""
         sampling, n = _asked(params, n)
-        common: dict[str, Any] = {"sampling": sampling, "n": n, "stream": stream, "return_token_ids": True}
+        common: dict[str, Any] = {"sampling": sampling, "n": n, "return_token_ids": True, **fields}
         encoded: list[EncodedRequest] = []
         try:
             for prompt in prompts:
