@@ -55,7 +55,6 @@ _OF_MESSAGES: dict[str, Any] = {
     "metadata": {"user_id": "me"},
 }
 _MESSAGE_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", *_MESSAGE_PATHS)
 _ITEMS: list[dict[str, Any]] = [
     {"role": "developer", "content": "Be short."},
     {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Say it."}]},
@@ -75,7 +74,7 @@ _RESPONSES: dict[str, Any] = {
     "top_logprobs": 2,
     "truncation": "auto",
 }
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/tokenize", "/detokenize", *_MESSAGE_PATHS)
 _OTHER_PATHS = (
     "/v1/responses/resp_1", "/v1/responses/%00/input_items?limit=x",
     "/v1/models", "/v1/models/tiny", "/load", "/version", "/livez", "/readyz", "/health", "/openapi.json", "/docs",
