@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.plain_answer import MODEL, NUM_TOKENS, QUESTION, Capital, plain_text
+from tests.clients.plain_answer import MODEL, NUM_TOKENS, QUESTION, Capital, plain_answer, plain_text
 from tests.e2e.service import Service
 
 pytestmark = pytest.mark.clients
@@ -46,21 +46,19 @@ def options(max_tokens: int = NUM_TOKENS) -> list[str]:
     return ["-m", "smol", "-o", "temperature", "0", "-o", "max_tokens", str(max_tokens)]
 
 
-def test_it_answers_and_keeps_count(service: Service, user_folder: Path) -> None:
-    assert llm(user_folder, QUESTION, *options()).strip() == plain_text(service)
-    [logged] = json.loads(llm(user_folder, "logs", "list", "--json"))
-    assert logged["input_tokens"] == 37
-    assert logged["output_tokens"] == 8
+def test_conversation_and_its_log(service: Service, user_folder: Path) -> None:
+    first = llm(user_folder, QUESTION, *options()).strip()
+    assert first == plain_text(service)
+    second = llm(user_folder, "And of Japan?", "-c", *options(), "--no-stream").strip()
+    turns = [("user", QUESTION), ("assistant", first), ("user", "And of Japan?")]
+    answer = plain_answer(service, messages=[{"role": role, "content": text} for role, text in turns])
+    assert second == answer["choices"][0]["message"]["content"]
+    logged = json.loads(llm(user_folder, "logs", "list", "--json"))[-1]
+    assert logged["response"] == second
+    assert logged["input_tokens"] == answer["usage"]["prompt_tokens"]
+    assert logged["output_tokens"] == answer["usage"]["completion_tokens"]
 
 
 def test_schema(user_folder: Path) -> None:
     schema = json.dumps(Capital.model_json_schema())
     Capital.model_validate_json(llm(user_folder, QUESTION, *options(40), "--schema", schema))
-
-
-def test_conversation_goes_on(service: Service, user_folder: Path) -> None:
-    first = llm(user_folder, QUESTION, *options(), "--no-stream").strip()
-    second = llm(user_folder, "And of Japan?", "-c", *options(), "--no-stream").strip()
-    assert first == plain_text(service)
-    messages = [(QUESTION, "user"), (first, "assistant"), ("And of Japan?", "user")]
-    assert second == plain_text(service, messages=[{"role": role, "content": text} for text, role in messages])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.plain_answer import MESSAGES, MODEL, NUM_TOKENS, plain_answer, plain_text
+from tests.clients.plain_answer import MESSAGES, MODEL, NUM_TOKENS, QUESTION, plain_answer, plain_text
 from tests.e2e.service import Service
 
 pytestmark = [
@@ -88,3 +88,11 @@ def test_program_of_the_documentation(service: Service, programs: Path) -> None:
     [code] = re.findall(r"```javascript\n(.*?)```", page, re.DOTALL)
     (programs / "documented.mjs").write_text(code.replace("http://127.0.0.1:8080", service.url))
     assert node(programs / "documented.mjs") == plain_text(service)
+
+
+def test_responses(service: Service, programs: Path) -> None:
+    asked = {"model": MODEL, "input": QUESTION, "temperature": 0, "max_output_tokens": NUM_TOKENS}
+    found = run(programs, "responses.mjs", service, asked)
+    assert found["status"] == "completed"
+    assert found["text"] == "".join(found["deltas"]) == plain_text(service)
+    assert len(found["deltas"]) > 1
