@@ -94,6 +94,17 @@ def test_a_template_with_tags_of_transformers_own() -> None:
     assert known.render([user("a")], TemplateOptions(kwargs={"mood": "x"})) == "x"
 
 
+@pytest.mark.parametrize("text", ["{% for x in %}", "{{ messages", "{% nonsense %}"])
+def test_what_is_no_template_is_found_at_the_start(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="The chat template has an error in line 1: "):
+        template(text).check()
+
+
+def test_a_template_that_wants_other_messages_is_one() -> None:
+    template("{{ raise_exception('begin with a system message') }}").check()
+    template("{{ messages[0].content + 1 }}").check()
+
+
 # -- tools that the template knows
 
 

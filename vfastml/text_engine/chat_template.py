@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, TemplateError, meta
+from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta
 from transformers import PreTrainedTokenizerBase
 
 from vfastml.engine.dispatch_requests import TemplateOptions
@@ -42,6 +42,17 @@ class ChatTemplate:
         self._variables = _variables(template or "")
         self.knows_tools = "tools" in self._variables
         """Else they are described in plain messages."""
+
+    def check(self) -> None:
+        """Raises InvalidRequestError for what is no template at all; whether it takes these or those messages, only
+        they can show."""
+        try:
+            self._rendered([{"role": "user", "content": "Hello"}], TemplateOptions(), ())
+        except TemplateSyntaxError as error:
+            where = f"in line {error.lineno}: {error.message}"
+            raise InvalidRequestError(f"The chat template has an error {where}") from error
+        except Exception as error:
+            logger.info("the chat template does not take a first message of the user's: %r", error)
 
     def render(self, messages: Sequence[Message] | str, options: TemplateOptions, tools: Sequence[Message] = ()) -> str:
         """The prompt's text. Raises InvalidRequestError where the template refuses the messages, and for arguments

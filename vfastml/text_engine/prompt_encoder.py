@@ -39,7 +39,8 @@ class PromptEncoder:
         tool_call_parser: str = "auto",
         reasoning_parser: str = "auto",
     ) -> None:
-        """`chat_template` stands in for the tokenizer's own; the parsers are as `chat_dialect` takes them."""
+        """`chat_template` stands in for the tokenizer's own; the parsers are as `chat_dialect` takes them. Raises
+        InvalidRequestError for what is no template, and for unknown parsers."""
         if not tokenizer.is_fast:
             raise UnsupportedError(f"{type(tokenizer).__name__} is not a tokenizer of the tokenizers library.")
         self._tokenizer = tokenizer
@@ -50,6 +51,8 @@ class PromptEncoder:
         self.has_template = template is not None
         self.dialect: ChatDialect = chat_dialect(template or "", tool_call_parser, reasoning_parser)
         self._template = ChatTemplate(tokenizer, template, self.dialect.tools)
+        if chat_template:
+            self._template.check()
         self._pieces = token_pieces(self._backend)
         self._all_pieces = token_pieces(self._backend, keeps_special=True)
         self._token_bytes = TokenBytes(self._backend)
