@@ -28,7 +28,7 @@ def get_weather(city: str) -> str:
 
 def langchain(service: Service, max_tokens: int = NUM_TOKENS) -> ChatOpenAI:
     address = {"base_url": f"{service.url}/v1", "api_key": "unused", "max_retries": 0}
-    return ChatOpenAI(model=MODEL, temperature=0, max_tokens=max_tokens, use_responses_api=True, **address)  # type: ignore[arg-type]
+    return ChatOpenAI(model=MODEL, temperature=0, max_tokens=max_tokens, use_responses_api=True, **address)
 
 
 def agent(service: Service, output_type: Any) -> Agent[None, Any]:
@@ -78,6 +78,6 @@ def test_litellm(service: Service, prefix: str) -> None:
     answer: Any = litellm.responses(model=f"{prefix}/{MODEL}", **address, **asked)
     assert answer.output[0].content[0].text == plain_text(service)
     assert answer.status == "completed"
-    events: list[Any] = list(litellm.responses(model=f"{prefix}/{MODEL}", **address, **asked, stream=True))  # type: ignore[arg-type]
+    events: list[Any] = list(litellm.responses(model=f"{prefix}/{MODEL}", **address, **asked, stream=True))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == plain_text(service)
