@@ -213,3 +213,17 @@ def test_what_was_compiled_is_kept_up_to_a_bound(compiler: ConstraintCompiler, m
         compiler.matcher(constraint)
     assert [asked.index(one) for one in compiled] == [0, 1, 2, 4, 1]
     assert len(compiler._compiled) == 3
+
+
+def test_an_integer_comes_to_its_end(compiler: ConstraintCompiler, tokenizer: Any) -> None:
+    matcher = compiler.matcher(Constraint("json_schema", '{"type": "integer"}'))
+    (nine,) = tokenizer.encode("9", add_special_tokens=False)
+    digits = 0
+    while not matcher.is_over and digits < 30:
+        mask = np.zeros(-(-len(tokenizer) // 32), dtype=np.int32)
+        matcher.fill(mask)
+        if not mask[nine // 32] >> (nine % 32) & 1:
+            break
+        matcher.accept(nine)
+        digits += 1
+    assert digits == 18

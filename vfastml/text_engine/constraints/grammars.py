@@ -13,6 +13,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from vfastml.engine.dispatch_requests import Constraint
 from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.constraints.schema_rewriting import with_bounded_integers
 
 PARAM = "structured_outputs"
 """Where a constraint usually comes from."""
@@ -48,7 +49,8 @@ def _of_schema(schema: Any) -> str:
     if not isinstance(schema, dict):
         raise _wrong("The schema must be an object.")
     check_schema(schema)
-    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON_OPTIONS)
+    bounded = json.dumps(with_bounded_integers(schema))
+    return LLMatcher.grammar_from_json_schema(bounded, overrides=JSON_OPTIONS)
 
 
 def _regex(text: str) -> str:

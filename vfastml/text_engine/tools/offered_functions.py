@@ -11,8 +11,7 @@ from vfastml.engine.dispatch_requests import Constraint, TextGenerationReq, Tool
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammars import MAX_SCHEMA, check_schema
-
-Schema = dict[str, Any]
+from vfastml.text_engine.constraints.schema_rewriting import Schema, rewritten, with_bounded_integers
 
 _NONE: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANY: Schema = {"type": "object"}
@@ -62,7 +61,7 @@ def _arguments(function: dict[str, Any], compiler: ConstraintCompiler) -> Schema
     schema = function.get("parameters")
     if schema is None:
         return _NONE
-    schema = {"type": "object", **closed(schema)}
+    schema = {"type": "object", **with_bounded_integers(closed(schema))}
     try:
         compiler.matcher(Constraint("json_schema", json.dumps(schema)))
     except InvalidRequestError as error:
@@ -85,25 +84,14 @@ def _check_sizes(schemas: list[Any]) -> None:
 def closed(schema: Any) -> Any:
     """The same schema, in which an object that lists its properties has no others: nobody who offers a function means
     that any argument goes."""
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {key: _closed_keyword(key, value) for key, value in schema.items()}
+    return rewritten(schema, _without_others)
+
+
+def _without_others(schema: Schema) -> Schema:
     if isinstance(schema.get("properties"), dict) and not _OPENS & set(schema):
-        inner["additionalProperties"] = False
-    return inner
+        return {**schema, "additionalProperties": False}
+    return schema
 
 
-def _closed_keyword(key: str, value: Any) -> Any:
-    if key in _MAPS and isinstance(value, dict):
-        return {name: closed(schema) for name, schema in value.items()}
-    return value if key in _VALUES else closed(value)
-
-
-_MAPS = {"properties", "$defs", "definitions", "dependentSchemas"}
-"""Keywords that hold schemas by names."""
-_VALUES = {"const", "default", "enum", "examples", "required"}
-"""Keywords that hold values, not schemas."""
 _OPENS = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}
 """Keywords that say more of an object's properties."""
