@@ -11,6 +11,7 @@ from benchmarks.kernel_bench import DTYPES, FORMATS, Bench, ModelShape
 from benchmarks.kernel_records import KernelRun
 from vfastml.text_engine.cpu_kernels.packing import Packer
 from vfastml.text_engine.cpu_kernels.single import InputRows
+from vfastml.text_engine.decoders.linear import packs
 
 Start = Callable[[torch.Tensor, int], Callable[[], object]]
 """From rows of inputs, [rows, inputs] float32, and a number of layers to what computes so many products of them. What
@@ -87,7 +88,8 @@ def _torch_products(name: str) -> dict[str, Callable[[torch.Tensor, int], Start]
     plain: dict[str, Callable[[torch.Tensor, int], Start]] = {
         "torch, linear": lambda weight, copies: _linear(weight.to(DTYPES[name]), copies)
     }
-    return plain | ({"torch, oneDNN": _onednn_packed} if name == "bfloat16" else {})
+    is_packed = name == "bfloat16" and packs(DTYPES[name])
+    return plain | ({"torch, oneDNN": _onednn_packed} if is_packed else {})
 
 
 def _linear(weight: torch.Tensor, copies: int) -> Start:

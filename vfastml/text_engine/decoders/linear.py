@@ -15,7 +15,7 @@ class Linear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, device: torch.device) -> None:
         """Packs on a CPU, where torch can: it takes half the time, and a copy of the weight; keep no other."""
-        self._packed = device.type == "cpu" and _packs(weight.dtype)
+        self._packed = device.type == "cpu" and packs(weight.dtype)
         self._bias = None if bias is None else bias.to(device)
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)
@@ -29,7 +29,8 @@ class Linear:
         return functional.linear(x, self._weight, self._bias)
 
 
-def _packs(dtype: torch.dtype) -> bool:
+def packs(dtype: torch.dtype) -> bool:
+    """Whether torch packs weights of this type on this processor."""
     if not torch._C._has_mkldnn:
         return False
     if dtype == torch.bfloat16:
