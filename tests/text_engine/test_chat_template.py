@@ -63,6 +63,12 @@ def test_arguments_that_it_does_not_know_are_refused(name: str) -> None:
     assert refused.value.param == "chat_template_kwargs"
 
 
+@pytest.mark.parametrize("name", ["bos_token", "raise_exception", "strftime_now", "range", "namespace"])
+def test_what_a_template_relies_on_is_no_argument(name: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        template(f"{{{{ {name} }}}}").render([user("a")], TemplateOptions(kwargs={name: "x"}))
+
+
 def test_tools_are_no_argument() -> None:
     with pytest.raises(InvalidRequestError):
         template(QWEN).render([user("a")], TemplateOptions(kwargs={"tools": []}))

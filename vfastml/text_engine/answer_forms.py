@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from vfastml.engine.dispatch_requests import TextGenerationReq, ToolUse
+from vfastml.engine.dispatch_requests import TemplateOptions, TextGenerationReq, ToolUse
 from vfastml.text_engine.answer_grammars import AnswerGrammars
 from vfastml.text_engine.chat_dialect import ChatDialect
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.token_matcher import TokenMatcher
 from vfastml.text_engine.output_parsers.output_parser import OutputParser
 from vfastml.text_engine.output_parsers.plain_text import PlainText
-from vfastml.text_engine.output_parsers.reasoning import ReasoningMarkers, ReasoningParser
+from vfastml.text_engine.output_parsers.reasoning import KeptReasoning, ReasoningMarkers, ReasoningParser
 from vfastml.text_engine.tools.offered_functions import offered_tools
 from vfastml.text_engine.tools.tool_grammar import MAX_CALLS, SpecialId
 
@@ -41,26 +41,37 @@ class AnswerForms:
         the name of the field at fault."""
         tools = offered_tools(request)
         reasoning = None if request.messages is None else self._dialect.reasoning
-        has_begun = reasoning is not None and prompt_end.rstrip().endswith(reasoning.begin)
+        has_begun = reasoning is not None and _ends_within(reasoning, prompt_end, request.template)
         matcher = self._grammars.matcher(tools, request.constraint, reasoning, has_begun=has_begun)
-        splits = reasoning if request.splits_reasoning else None
-        if tools is None and splits is None:
+        splits = request.splits_reasoning
+        if tools is None and not (splits and reasoning):
             return AnswerForm(matcher)
         return AnswerForm(
             matcher,
-            lambda: self._parser(tools, splits, has_begun=has_begun),
-            any(self._special_id(marker) is not None for marker in self._markers(tools, splits)),
+            lambda: self._parser(tools, reasoning, splits=splits, has_begun=has_begun),
+            any(self._special_id(marker) is not None for marker in self._markers(tools, reasoning)),
         )
 
-    def _parser(self, tools: ToolUse | None, splits: ReasoningMarkers | None, *, has_begun: bool) -> OutputParser:
+    def _parser(
+        self, tools: ToolUse | None, reasoning: ReasoningMarkers | None, *, splits: bool, has_begun: bool
+    ) -> OutputParser:
         answer: OutputParser = PlainText()
         if tools is not None:
             names = frozenset(tool["function"]["name"] for tool in tools.tools)
             answer = self._dialect.tools.parser(names, max_calls=MAX_CALLS if tools.parallel else 1)
-        return answer if splits is None else ReasoningParser(splits, answer, has_begun=has_begun)
+        if reasoning is None:
+            return answer
+        return (ReasoningParser if splits else KeptReasoning)(reasoning, answer, has_begun=has_begun)
 
-    def _markers(self, tools: ToolUse | None, splits: ReasoningMarkers | None) -> Iterator[str]:
+    def _markers(self, tools: ToolUse | None, reasoning: ReasoningMarkers | None) -> Iterator[str]:
         if tools is not None:
             yield from (*self._dialect.tools.markers, *self._dialect.tools.ends, self._dialect.tools.middle)
-        if splits is not None:
-            yield from (splits.begin, splits.end)
+        if reasoning is not None:
+            yield from (reasoning.begin, reasoning.end)
+
+
+def _ends_within(reasoning: ReasoningMarkers, prompt_end: str, template: TemplateOptions) -> bool:
+    """A prompt that goes on with a message may end anywhere in reasoning; any other one right at its beginning."""
+    if template.continue_final_message:
+        return prompt_end.rfind(reasoning.begin) > prompt_end.rfind(reasoning.end)
+    return prompt_end.rstrip().endswith(reasoning.begin)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from vfastml.engine.dispatch_requests import Constraint, ToolUse
-from vfastml.errors import UnsupportedError
+from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammars import PARAM, grammar_of
 from vfastml.text_engine.constraints.token_matcher import TokenMatcher
@@ -64,16 +64,54 @@ class AnswerGrammars:
         *,
         has_begun: bool,
     ) -> TokenMatcher | None:
-        if tools is None and reasoning is None and constraint is not None:
-            return compiler.matcher(constraint)
+        if constraint is not None:
+            alone = compiler.matcher(constraint)  # what is wrong with it is said of it
+            if tools is None and reasoning is None:
+                return alone
         functions = [] if tools is None else offered_functions(tools, compiler)
+        parts = (tools, constraint, reasoning)
+        try:
+            return self._joined(compiler, functions, *parts, has_begun=has_begun)
+        except InvalidRequestError:
+            # Each was fine by itself: together, or in this form, they are more than the compiler takes.
+            return self._loosened(compiler, functions, *parts, has_begun=has_begun)
+
+    def _loosened(
+        self,
+        compiler: ConstraintCompiler,
+        functions: list[OfferedFunction],
+        tools: ToolUse | None,
+        constraint: Constraint | None,
+        reasoning: ReasoningMarkers | None,
+        *,
+        has_begun: bool,
+    ) -> TokenMatcher | None:
+        simple = [function.with_any_arguments() for function in functions]
+        try:
+            return self._joined(compiler, simple, tools, constraint, reasoning, has_begun=has_begun)
+        except InvalidRequestError as error:
+            if tools is not None and tools.choice == "auto" and constraint is None:
+                return None
+            message = "The tools are too many, or their parameters too complex, to be kept to."
+            raise InvalidRequestError(message, param="tools") from error
+
+    def _joined(
+        self,
+        compiler: ConstraintCompiler,
+        functions: list[OfferedFunction],
+        tools: ToolUse | None,
+        constraint: Constraint | None,
+        reasoning: ReasoningMarkers | None,
+        *,
+        has_begun: bool,
+    ) -> TokenMatcher | None:
         body = self._body(tools, functions, constraint)
         if body is None:
             return None
         thoughts = "" if reasoning is None else self._thoughts(reasoning, has_begun=has_begun)
         lark = f"%llguidance {{}}\nstart: {'thoughts body' if thoughts else 'body'}\nbody: {body}\n{thoughts}"
         has_answer = constraint is not None and f"@{_ANSWER}" in body.split("\n")[0]
-        return compiler.of_grammar(_joined(lark, constraint if has_answer else None))
+        return compiler.of_grammar(_beside(lark, constraint if has_answer else None))
 
     def _body(
         self, tools: ToolUse | None, functions: list[OfferedFunction], constraint: Constraint | None
@@ -81,7 +119,7 @@ class AnswerGrammars:
         """An expression, and on further lines its rules; None: the answer may be anything."""
         if tools is None:
             return None if constraint is None else f"@{_ANSWER}"
-        may_be_more = tools.parallel and tools.name is None
+        may_be_more = tools.parallel and tools.name is None and self._tool_format.takes_several
         grammar = ToolGrammar(self._tool_format, functions, self._special_id, parallel=may_be_more)
         if tools.choice == "required":
             return f"calls\n{grammar.calls()}"
@@ -102,7 +140,7 @@ class AnswerGrammars:
         return rules
 
 
-def _joined(lark: str, constraint: Constraint | None) -> str:
+def _beside(lark: str, constraint: Constraint | None) -> str:
     """The grammar, with the constraint's own beside it."""
     main: dict[str, Any] = {"name": "main", "lark_grammar": lark}
     if constraint is None:

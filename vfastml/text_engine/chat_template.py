@@ -23,7 +23,15 @@ _TEXT_PARTS = ("text", "refusal")
 """Types of content parts; the text is under the same name."""
 _REASONING = ("reasoning_content", "reasoning")
 """Names of what an earlier answer had thought."""
-_OWN_NAMES = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {"messages"}
+_OWN_NAMES = frozenset(
+    {
+        *inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters,
+        *Environment().globals,
+        "messages",
+        "raise_exception",
+        "strftime_now",
+    }
+)
 """That rendering sets itself."""
 
 Message = dict[str, Any]
@@ -39,7 +47,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._template = template
         self._tool_format = tool_format
-        self._variables = _variables(template or "")
+        self._variables = _variables(template or "") - set(tokenizer.special_tokens_map)
         self.knows_tools = "tools" in self._variables
         """Else they are described in plain messages."""
 
@@ -131,7 +139,7 @@ class ChatTemplate:
     def _with_tools_as_text(self, messages: list[Message], tools: Sequence[Message]) -> list[Message]:
         try:
             return with_tools_as_text(messages, tools, self._tool_format)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             message = "Each of a message's 'tool_calls' must have a 'function' with a 'name' and 'arguments'."
             raise InvalidRequestError(message, param="messages") from error
 

@@ -21,6 +21,8 @@ _LONGEST_CUT = 1 << 20
 """Tokens of a prompt of which only the last ones are asked for."""
 _END_TOKENS = 16
 """Of the prompt, which may end with the beginning of reasoning."""
+_CONTINUED_TOKENS = 4096
+"""Of one that may end in the midst of it."""
 
 
 class RequestEncoder:
@@ -56,7 +58,8 @@ class RequestEncoder:
         room = self._room_after(tokens, request)
         sampling = settle_sampling(request.sampling, self._defaults.sampling, room=room)
         self._check_tokens(request.sampling)
-        form = self._forms.of(request, self._encoder.decode_all(tokens[-_END_TOKENS:]))
+        num_read = _CONTINUED_TOKENS if request.template.continue_final_message else _END_TOKENS
+        form = self._forms.of(request, self._encoder.decode_all(tokens[-num_read:]))
         if form.matcher is not None:  # what it allows may have no other end
             sampling = replace(sampling, ignore_eos=False)
         _check_sense(request, sampling)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.text_engine.output_parsers.parsed_text import Found, found_however_cut
 from vfastml.text_engine.output_parsers.plain_text import PlainText
-from vfastml.text_engine.output_parsers.reasoning import REASONING, ReasoningParser, reasoning_of
+from vfastml.text_engine.output_parsers.reasoning import REASONING, KeptReasoning, ReasoningParser, reasoning_of
 from vfastml.text_engine.tools.tool_format import TOOL_FORMATS
 
 THINK = REASONING["think"]
@@ -57,6 +57,26 @@ def test_calls_behind_reasoning_and_none_within() -> None:
 
     text = f"<think>I might write {call}</think>\n\nWell:\n{call}"
     assert found_however_cut(new_parser, text) == Found("Well:", f"I might write {call}", (("now", "{}"),))
+
+
+@pytest.mark.parametrize(
+    ("text", "has_begun"),
+    [("<think>\n a\n</think>\n\nb ", False), ("a </think> b", True), ("no thought", False), (" <think>cut", False)],
+)
+def test_reasoning_that_is_kept(text: str, has_begun: bool) -> None:
+    whole = found_however_cut(lambda: KeptReasoning(THINK, PlainText(), has_begun=has_begun), text)
+    assert whole == Found(text, "", ())
+
+
+def test_calls_behind_reasoning_that_is_kept() -> None:
+    call = '{"name": "now", "arguments": {}}'
+    json_format = TOOL_FORMATS["json"]
+
+    def new_parser() -> KeptReasoning:
+        return KeptReasoning(THINK, json_format.parser(frozenset({"now"}), max_calls=4), has_begun=False)
+
+    text = f"<think>hm</think>\n\n{call}"
+    assert found_however_cut(new_parser, text) == Found("<think>hm</think>", "", (("now", "{}"),))
 
 
 def test_where_the_text_is() -> None:

@@ -142,6 +142,65 @@ def test_what_turns_out_to_be_no_call_is_text(name: str, text: str) -> None:
     assert parsed(name, text) == Found(text, "", ())
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "behind"),
+    [
+        ("mistral", '[TOOL_CALLS] [{"name": "now", "arguments": {}}]\n\n[Note: x] done', "[Note: x] done"),
+        ("json", '{"name": "now", "arguments": {}}; [x] done', "[x] done"),
+        ("pythonic", "[now()] [x] done", "[x] done"),
+        ("hermes", '<tool_call>{"name": "now", "arguments": {}}</tool_call>\n[x]', "[x]"),
+    ],
+)
+def test_brackets_behind_calls_are_text(name: str, text: str, behind: str) -> None:
+    outcome = parsed(name, text)
+    assert (outcome.text.strip(), outcome.calls) == (behind, (NOW,))
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ('{"name": "note", "arguments": {"a": 1}, "arguments": {"b": 1}}', '{"a": 1}'),
+        ('{"name": "note", "name": "now", "arguments": {}}', "{}"),
+        ('{"name": "note", ]', "{}"),
+    ],
+)
+def test_odd_objects_make_one_whole_value(text: str, arguments: str) -> None:
+    outcome = parsed("hermes", f"<tool_call>{text}</tool_call>")
+    assert outcome.calls == (("note", arguments),)
+
+
+@pytest.mark.parametrize(
+    ("value", "arguments"),
+    [
+        ('"\\ud83d\\ude00"', '{"a": "\U0001f600"}'),
+        ('"\\ud83d"', '{"a": "\ufffd"}'),
+    ],
+)
+def test_python_s_escapes(value: str, arguments: str) -> None:
+    assert parsed("pythonic", f"[note(a={value})]").calls == (("note", arguments),)
+
+
+@pytest.mark.parametrize("arguments", ["a=1e999", "**{'a': 1}", "a", "a b=1", "=1", "a=1,,b=2"])
+def test_what_python_would_not_call_is_text(arguments: str) -> None:
+    assert parsed("pythonic", f"[note({arguments})]") == Found(f"[note({arguments})]", "", ())
+
+
+def test_a_long_name_is_one_however_it_is_cut() -> None:
+    for length in (190, 200, 201, 210):
+        text = f"[TOOL_CALLS]{'x' * length}[ARGS]{{}}"
+        assert bool(parsed("mistral_named", text).calls) == (length <= 200)
+
+
+@pytest.mark.parametrize("name", TWO_CALLS)
+def test_blank_lines_come_as_they_are(name: str) -> None:
+    """Only a little white space waits for what may come behind it."""
+    parser = TOOL_FORMATS[name].parser(NAMES, max_calls=16)
+    given = "".join(parser.push(char).text for char in "a" + "\n" * 500)
+    assert len(given) > 400
+    assert parsed(name, "a" + " " * 500) == Found("a" + " " * 500, "", ())
+    assert parsed(name, " " * 500) == Found(" " * 500, "", ())
+
+
 def test_a_marked_call_of_an_unknown_function_is_a_call() -> None:
     text = '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'
     assert parsed("hermes", text) == Found("", "", (("unknown", "{}"),))

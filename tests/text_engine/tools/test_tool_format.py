@@ -19,6 +19,7 @@ from vfastml.text_engine.tools.tool_format import tool_format_of
         ("[func_name1(params_name1=params_value1, ...), func_name2(params)]", "pythonic"),
         ("List of tools: <|tool_list_start|> ... <|tool_call_start|>", "lfm2"),
         ("{% for message in messages %}", "json"),
+        ("<tool_call>\n<function=name>\n<parameter=a>", "json"),
         ("", "json"),
     ],
 )

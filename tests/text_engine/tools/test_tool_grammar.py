@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.text_engine.output_parsers.parsed_text import found
-from vfastml.engine.dispatch_requests import ToolUse
+from vfastml.engine.dispatch_requests import TextGenerationReq, ToolUse
 from vfastml.errors import InvalidRequestError
+from vfastml.text_engine.answer_grammars import AnswerGrammars
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
-from vfastml.text_engine.tools.offered_functions import closed, offered_functions
+from vfastml.text_engine.tools.offered_functions import closed, offered_functions, offered_tools
 from vfastml.text_engine.tools.tool_format import TOOL_FORMATS
 from vfastml.text_engine.tools.tool_grammar import ToolGrammar
 
@@ -193,7 +194,7 @@ def test_objects_have_no_properties_but_those_that_are_listed() -> None:
                 "items": {"properties": {"a": {"default": {"properties": {}}}}, "additionalProperties": False},
             },
             "open": {"properties": {}, "additionalProperties": True},
-            "whole": {"allOf": [{"properties": {"a": {}}, "additionalProperties": False}], "properties": {}},
+            "whole": {"allOf": [{"properties": {"a": {}}}], "properties": {}},
         },
         "$defs": {"d": {"properties": {}, "additionalProperties": False}},
         "required": ["inner"],
@@ -227,10 +228,93 @@ def _nested(depth: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "schema",
-    [_nested(2000), {"enum": [str(number) for number in range(70_000)]}, {"description": "x" * (300 << 10)}],
-    ids=["nested", "enum", "long"],
+    [
+        _nested(2000),
+        {"enum": [str(number) for number in range(70_000)]},
+        {"description": "x" * (300 << 10)},
+        {"properties": {f"p{number}": {} for number in range(257)}},
+        {"anyOf": [{} for _ in range(2001)]},
+    ],
+    ids=["nested", "enum", "long", "properties", "alternatives"],
 )
-def test_schemas_beyond_the_bounds_are_refused(compiler: ConstraintCompiler, schema: dict[str, Any]) -> None:
+def test_schemas_beyond_the_bounds_are_refused(schema: dict[str, Any]) -> None:
+    tools = use({"name": "f", "parameters": schema})
     with pytest.raises(InvalidRequestError) as refused:
-        offered_functions(use({"name": "f", "parameters": schema}), compiler)
+        offered_tools(TextGenerationReq(request_id="r", messages="hi", tool_use=tools))
     assert refused.value.param == "tools"
+
+
+# -- forms in which the compiler, or Python, would not have them
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object"},
+        {"anyOf": [{"properties": {"a": {"type": "string"}}}, {"properties": {"b": {"type": "string"}}}]},
+        {"type": "object", "properties": {"a": {"not": {"type": "string"}}}},
+    ],
+)
+def test_keyword_arguments_that_are_not_listed(judge: Judge, parameters: dict[str, Any]) -> None:
+    tools = use({"name": "f", "parameters": parameters})
+    assert judge.takes_calls("pythonic", tools, '[f(a="x", b=[1, {"c": null}])]')
+    assert judge.takes_calls("pythonic", tools, "[f()]")
+
+
+def test_keyword_arguments_by_reference(judge: Judge) -> None:
+    definition = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tools = use({"name": "f", "parameters": {"$ref": "#/$defs/x", "$defs": {"x": definition}}})
+    assert judge.takes_calls("pythonic", tools, "[f(a=1)]")
+    assert not judge.takes_calls("pythonic", tools, "[f()]")
+
+
+def test_every_branch_of_all_of_counts(judge: Judge) -> None:
+    branches = [{"properties": {"a": {"type": "string"}}}, {"properties": {"b": {"type": "string"}}}]
+    tools = use({"name": "f", "parameters": {"type": "object", "allOf": branches}})
+    assert judge.takes_calls("json", tools, '{"name": "f", "arguments": {"a": "x", "b": "y"}}')
+
+
+@pytest.mark.parametrize("name", ["get-weather", "from", "1st", "a.b"])
+@pytest.mark.parametrize("tool_format", ["pythonic", "lfm2", "mistral_named", "hermes"])
+def test_names_that_are_not_python_s(judge: Judge, tool_format: str, name: str) -> None:
+    parameters = {"type": "object", "properties": {"from": {"type": "string"}, "first-name": {"type": "string"}}}
+    tools = use({"name": name, "parameters": parameters})
+    form = TOOL_FORMATS[tool_format]
+    arguments = '{"from": "a", "first-name": "b"}' if form.arguments_are_json else 'from="a", first-name="b"'
+    text = f"{form.opening}{form.before}{name}{form.middle}{arguments}{form.after}{form.closing}"
+    assert judge.takes_calls(tool_format, tools, text)
+    outcome = found(form.parser(frozenset({name}), max_calls=16), [text])
+    assert (outcome.text, outcome.calls) == ("", ((name, '{"from": "a", "first-name": "b"}'),))
+
+
+def test_tools_that_are_too_much_together_lose_their_schemas_not_their_guarantee(
+    encoder: PromptEncoder, compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_one = compiler.of_grammar
+
+    def of_grammar(grammar: str) -> Any:
+        if "city" in grammar:
+            raise InvalidRequestError("too large", param="structured_outputs")
+        return compile_one(grammar)
+
+    monkeypatch.setattr(compiler, "of_grammar", of_grammar)
+    grammars = AnswerGrammars(TOOL_FORMATS["hermes"], encoder.special_id, compiler)
+    matcher: Any = grammars.matcher(use(WEATHER, NOW), None, None, has_begun=False)
+    text = '<tool_call>\n{"name": "get_weather", "arguments": {"town": 1}}\n</tool_call>'
+    tokens = encoder.encode_text(text, max_tokens=1000, add_special_tokens=False)
+    assert matcher._state.try_consume_tokens(tokens) == len(tokens)
+    strict = use({**WEATHER, "strict": True})
+    with pytest.raises(InvalidRequestError) as refused:
+        grammars.matcher(strict, None, None, has_begun=False)
+    assert refused.value.param == "tools"
+    assert grammars.matcher(ToolUse(strict.tools, "auto"), None, None, has_begun=False) is None
+
+
+def test_calls_that_a_template_cannot_render_are_not_several(
+    encoder: PromptEncoder, compiler: ConstraintCompiler
+) -> None:
+    grammars = AnswerGrammars(TOOL_FORMATS["llama3_json"], encoder.special_id, compiler)
+    matcher: Any = grammars.matcher(use(NOW), None, None, has_begun=False)
+    one = '{"name": "now", "parameters": {}}'
+    tokens = encoder.encode_text(f"{one}; {one}", max_tokens=1000, add_special_tokens=False)
+    assert matcher._state.try_consume_tokens(tokens) < len(tokens)

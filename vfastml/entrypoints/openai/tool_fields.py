@@ -86,7 +86,7 @@ def _checked_tool(tool: Any) -> Tool:
         raise _bad_tools("must have an object as the 'parameters' of a function")
     if description is not None and not isinstance(description, str):
         raise _bad_tools("must have a string as the 'description' of a function")
-    if function.get("strict") not in (None, True, False):
+    if not isinstance(function.get("strict"), bool | None):
         raise _bad_tools("must have true or false as 'strict' of a function")
     return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
 

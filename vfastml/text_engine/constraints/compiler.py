@@ -42,7 +42,7 @@ class ConstraintCompiler:
             llguidance.hf.from_tokenizer, tokenizer, n_vocab=size, eos_token=ends
         )
         reader.shutdown(wait=False)
-        self._compiled: OrderedDict[Constraint | str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[Constraint | str, LLMatcher | InvalidRequestError] = OrderedDict()
         self._lock = Lock()
 
     def matcher(self, constraint: Constraint) -> GrammarMatcher:
@@ -60,11 +60,16 @@ class ConstraintCompiler:
             if found is not None:
                 self._compiled.move_to_end(key)
         if found is None:
-            found = self._compile(grammar(), what)
+            try:
+                found = self._compile(grammar(), what)
+            except InvalidRequestError as error:
+                found = error  # who asks again is not to take the time again
             self._keep(key, found)
+        if isinstance(found, InvalidRequestError):
+            raise InvalidRequestError(found.message, param=found.param)
         return GrammarMatcher(found.deep_copy(), self._num_words)
 
-    def _keep(self, key: Constraint | str, compiled: LLMatcher) -> None:
+    def _keep(self, key: Constraint | str, compiled: LLMatcher | InvalidRequestError) -> None:
         with self._lock:
             self._compiled[key] = compiled
             if len(self._compiled) > _CACHED:
@@ -90,4 +95,6 @@ def _reason(state: LLMatcher) -> str:
     words = _QUOTED.sub("...", state.get_error().split("\n")[0])
     if words.startswith("NoExtension"):
         return "no text would do"
+    if words.startswith("panic"):
+        return "it is too large"
     return words.strip(" :[(.,")[:160] or "it is malformed"

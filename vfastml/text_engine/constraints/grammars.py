@@ -24,6 +24,10 @@ _MAX_REGEX = 16 << 10
 _MAX_ENTRIES = 10_000
 """Of all `enum`s of a schema, and choices."""
 _MAX_DEPTH = 64
+_MAX_PROPERTIES = 256
+"""Of one object. What takes time to compile, and at some length breaks the compiler, are long lists of them."""
+_MAX_PARTS = 2000
+"""Properties, alternatives and other entries of a schema, but for the values of `enum`s."""
 _MAX_TAGS = 128
 JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
 """At most one space between two tokens of JSON: a small model that may write white space writes nothing else."""
@@ -118,14 +122,22 @@ def _check_size(text: str, what: str, most: int) -> None:
 
 def check_schema(schema: Any) -> None:
     """Raises InvalidRequestError for one beyond the bounds."""
-    num_entries = 0
+    num_entries = num_parts = 0
     for depth, value in _walk(schema):
         if depth > _MAX_DEPTH:
             raise _wrong(f"The schema is nested more than {_MAX_DEPTH} deep.")
-        if isinstance(value, dict) and isinstance(value.get("enum"), list):
+        if not isinstance(value, dict):
+            continue
+        if isinstance(value.get("enum"), list):
             num_entries += len(value["enum"])
+        properties = value.get("properties")
+        if isinstance(properties, dict) and len(properties) > _MAX_PROPERTIES:
+            raise _wrong(f"The schema has an object of more than {_MAX_PROPERTIES} properties.")
+        num_parts += sum(len(part) for key, part in value.items() if key != "enum" and isinstance(part, dict | list))
         if num_entries > _MAX_ENTRIES:
             raise _wrong(f"The schema has more than {_MAX_ENTRIES} enum values.")
+        if num_parts > _MAX_PARTS:
+            raise _wrong(f"The schema has more than {_MAX_PARTS} parts.")
 
 
 def _walk(value: Any) -> Iterator[tuple[int, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_OPENING, _CLOSING = "{[", "}]"
+_CLOSER = {"{": "}", "[": "]"}
 _SCALAR_ENDS = ",}] \t\r\n"
 
 
@@ -12,8 +12,11 @@ class JsonValue:
 
     def __init__(self) -> None:
         self.has_ended = False
+        self.is_broken = False
+        """A bracket was closed that is not open: this is no value."""
         self._has_begun = False
-        self._depth = 0
+        self._closers: list[str] = []
+        """Of the brackets that are open."""
         self._in_string = False
         self._is_escaped = False
 
@@ -24,28 +27,29 @@ class JsonValue:
                 self._begin(char)
             elif self._in_string:
                 self._within_string(char)
-            elif self._depth:
+            elif self._closers:
                 self._within(char)
             elif char in _SCALAR_ENDS:
                 self.has_ended = True
                 return text[:place], text[place:]
-            if self.has_ended:
+            if self.has_ended or self.is_broken:
                 return text[: place + 1], text[place + 1 :]
         return text, ""
 
     def _begin(self, char: str) -> None:
         self._has_begun = True
         self._in_string = char == '"'
-        self._depth = int(char in _OPENING)
+        if char in _CLOSER:
+            self._closers.append(_CLOSER[char])
 
     def _within(self, char: str) -> None:
         if char == '"':
             self._in_string = True
-        elif char in _OPENING:
-            self._depth += 1
-        elif char in _CLOSING:
-            self._depth -= 1
-            self.has_ended = self._depth == 0
+        elif char in _CLOSER:
+            self._closers.append(_CLOSER[char])
+        elif char in "}]":
+            self.is_broken = self._closers.pop() != char
+            self.has_ended = not (self._closers or self.is_broken)
 
     def _within_string(self, char: str) -> None:
         if self._is_escaped:
@@ -54,4 +58,4 @@ class JsonValue:
             self._is_escaped = True
         elif char == '"':
             self._in_string = False
-            self.has_ended = self._depth == 0
+            self.has_ended = not self._closers

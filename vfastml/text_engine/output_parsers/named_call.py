@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vfastml.text_engine.output_parsers.arguments_text import ArgumentsText
 from vfastml.text_engine.output_parsers.json_value import JsonValue
-from vfastml.text_engine.output_parsers.object_call import ArgumentsText
 
 _LONGEST_NAME = 200
 """With the id that some models write behind the name, `[CALL_ID]...`."""
@@ -34,7 +34,10 @@ class NamedCall:
             return text
         taken, rest = self._value.push(text)
         self._arguments.add(taken)
-        if self._value.has_ended:
+        if self._value.is_broken:
+            self._arguments.end()
+            self.has_failed = True
+        elif self._value.has_ended:
             self._arguments.end()
             self.has_ended = True
         return rest
@@ -46,8 +49,12 @@ class NamedCall:
     def _read_name(self, text: str) -> str:
         head, found, rest = (self._head + text).partition(self._marker)
         self._head = head
+        # What may be a beginning of the marker is no part of the name yet.
+        certain = len(head) if found else len(head) - len(self._marker) + 1
+        if certain > _LONGEST_NAME:
+            self.has_failed = True
+            return rest
         if not found:
-            self.has_failed = len(head) > _LONGEST_NAME
             return ""
         rest = rest.lstrip()
         if not rest:  # white space only, so far

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
+from vfastml.text_engine.output_parsers.arguments_text import ArgumentsText, decoded
 from vfastml.text_engine.output_parsers.json_value import JsonValue
 
 _ARGUMENTS = ("arguments", "parameters")
-_NO_ARGUMENTS = "{}"
 
 
 class ObjectCall:
@@ -25,6 +23,7 @@ class ObjectCall:
         self._parts: list[str] = []
         """Of the key or value that is being read."""
         self._key = ""
+        self._has_arguments = False
         self._arguments = ArgumentsText()
 
     def push(self, text: str) -> str:
@@ -51,7 +50,7 @@ class ObjectCall:
         return self._read_value_into(text, self._on_key)
 
     def _on_key(self, raw: str) -> None:
-        self._key = str(_decoded(raw))
+        self._key = str(decoded(raw))
         self._read = self._read_colon
 
     def _read_colon(self, text: str) -> str:
@@ -66,20 +65,23 @@ class ObjectCall:
     def _read_value(self, text: str) -> str:
         if not self._parts:
             text = text.lstrip()
-        if self._key not in _ARGUMENTS:
+        if self._key not in _ARGUMENTS or self._has_arguments:
             return self._read_value_into(text, self._on_value)
         taken, rest = self._value.push(text)
         self._arguments.add(taken)
         self._parts.append(taken)
+        if self._value.is_broken:
+            return self._fail(rest)
         if self._value.has_ended:
             self._arguments.end()
+            self._has_arguments = True
             self._next()
         return rest
 
     def _on_value(self, raw: str) -> None:
-        if self._key == "name":
-            name = _decoded(raw)
-            if not isinstance(name, str) or not self._accepts(name):
+        if self._key == "name" and self.name is None:
+            name = decoded(raw)
+            if not isinstance(name, str) or not name.isprintable() or not self._accepts(name):
                 self.has_failed = True
                 return
             self.name = name
@@ -89,6 +91,8 @@ class ObjectCall:
         taken, rest = self._value.push(text)
         if taken:
             self._parts.append(taken)
+        if self._value.is_broken:
+            return self._fail(rest)
         if self._value.has_ended:
             raw = "".join(self._parts)
             self._next()
@@ -108,44 +112,6 @@ class ObjectCall:
         return rest
 
     def _fail(self, rest: str) -> str:
+        self._arguments.end()
         self.has_failed = True
         return rest
-
-
-class ArgumentsText:
-    """JSON text of a call's arguments as it comes. What clients get is always an object's: some models write that
-    object as a string, or null for none."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._has_any = False
-        self._is_object = False
-
-    def add(self, text: str) -> None:
-        """More of the value."""
-        if text and not self._has_any:
-            self._has_any, self._is_object = True, text.startswith("{")
-        if text:
-            self._parts.append(text)
-
-    def end(self) -> None:
-        """The value is complete, or there is none."""
-        if self._is_object:
-            return
-        inner = _decoded("".join(self._parts)) if self._has_any else None
-        self._parts = [inner if isinstance(inner, str) and isinstance(_decoded(inner), dict) else _NO_ARGUMENTS]
-        self._has_any = self._is_object = True
-
-    def take(self) -> str:
-        """What can be given out now and was not."""
-        if not self._is_object:
-            return ""
-        taken, self._parts = "".join(self._parts), []
-        return taken
-
-
-def _decoded(raw: str) -> Any:
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return None

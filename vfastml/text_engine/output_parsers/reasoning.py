@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vfastml.text_engine.output_parsers.markers import first_marker, may_become, split_at_hold
+from vfastml.text_engine.output_parsers.markers import (
+    MAX_SPACE,
+    first_marker,
+    may_become,
+    split_at_hold,
+    without_end_space,
+)
 from vfastml.text_engine.output_parsers.output_parser import OutputParser, Parsed
 
 
@@ -55,15 +61,15 @@ class ReasoningParser:
         """See OutputParser."""
         held, self._held = self._held, ""
         if self._state == self._thinking:
-            return Parsed(reasoning=held.rstrip())
+            return Parsed(reasoning=without_end_space(held))
         return self._answer.push(held) + self._answer.flush()
 
     def _at_start(self, text: str) -> Parsed:
         begun = text.lstrip()
-        if begun.startswith(self._markers.begin):
+        if len(text) - len(begun) <= MAX_SPACE and begun.startswith(self._markers.begin):
             self._state = self._thinking
             return self._thinking(begun[len(self._markers.begin) :])
-        if may_become(begun, [self._markers.begin]):
+        if len(text) - len(begun) <= MAX_SPACE and may_become(begun, [self._markers.begin]):
             self._held = text
             return Parsed()
         self._state = self._answer.push
@@ -81,7 +87,9 @@ class ReasoningParser:
             certain, self._held = split_at_hold(text, [self._markers.end])
             return Parsed(reasoning=certain)
         self._state = self._after
-        return Parsed(reasoning=text[: found[0]].rstrip()) + self._after(text[found[0] + len(self._markers.end) :])
+        return Parsed(reasoning=without_end_space(text[: found[0]])) + self._after(
+            text[found[0] + len(self._markers.end) :]
+        )
 
     def _after(self, text: str) -> Parsed:
         """Between the reasoning and the answer."""
@@ -90,3 +98,50 @@ class ReasoningParser:
             return Parsed()
         self._state = self._answer.push
         return self._answer.push(text)
+
+
+class KeptReasoning:
+    """OutputParser of a text whose reasoning stays in it, as it is written: only what comes behind it is for the parser
+    of the answer."""
+
+    def __init__(self, markers: ReasoningMarkers, answer: OutputParser, *, has_begun: bool) -> None:
+        """As ReasoningParser's."""
+        self._markers = markers
+        self._answer = answer
+        self._state = self._thinking if has_begun else self._at_start
+        self._held = ""
+
+    @property
+    def in_reasoning(self) -> bool:
+        """See OutputParser."""
+        return self._state == self._thinking
+
+    def push(self, text: str) -> Parsed:
+        """See OutputParser."""
+        text, self._held = self._held + text, ""
+        return self._state(text)
+
+    def flush(self) -> Parsed:
+        """See OutputParser."""
+        held, self._held = self._held, ""
+        return Parsed(held) if self.in_reasoning else self._answer.push(held) + self._answer.flush()
+
+    def _at_start(self, text: str) -> Parsed:
+        begun = text.lstrip()
+        if len(text) - len(begun) <= MAX_SPACE:
+            if begun.startswith(self._markers.begin):
+                self._state = self._thinking
+                return self._thinking(text)
+            if may_become(begun, [self._markers.begin]):
+                self._held = text
+                return Parsed()
+        self._state = self._answer.push
+        return self._answer.push(text)
+
+    def _thinking(self, text: str) -> Parsed:
+        before, end, after = text.partition(self._markers.end)
+        if not end:
+            certain, self._held = split_at_hold(text, [self._markers.end])
+            return Parsed(certain)
+        self._state = self._answer.push
+        return Parsed(before + end) + self._answer.push(after)

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 
 from vfastml.engine.dispatch_replies import ToolCallPiece
 from vfastml.text_engine.output_parsers.call_reader import CallReader
-from vfastml.text_engine.output_parsers.markers import first_marker, may_become, split_at_hold
+from vfastml.text_engine.output_parsers.markers import (
+    MAX_SPACE,
+    first_marker,
+    may_become,
+    split_at_hold,
+    without_end_space,
+)
 from vfastml.text_engine.output_parsers.output_parser import Parsed
 
-_BETWEEN = " \t\r\n[],;"
+_SEPARATORS = " \t\r\n,;"
+_BETWEEN = f"{_SEPARATORS}[]"
 """What may stand between two calls, and around them."""
+_LONGEST_GAP = 1000
+"""Characters after a marker in which no call has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,8 @@ class ToolCallParser:
         self._reader: CallReader | None = None
         self._is_open = False
         """The reader's call has been given out, in part at least."""
+        self._follows_call = False
+        """What has been read lately stands behind a call."""
 
     def push(self, text: str) -> Parsed:
         """See OutputParser."""
@@ -65,19 +76,22 @@ class ToolCallParser:
         """See OutputParser."""
         held, self._held = self._raw + self._held, ""
         self._raw = ""
-        return Parsed() if self._is_open or (self._num_calls and not held.strip(_BETWEEN)) else Parsed(held)
+        if self._is_open:
+            return Parsed()
+        if self._num_calls and not held.strip():
+            return Parsed()
+        return Parsed(self._behind_call(held) if self._follows_call and self._state == self._between else held)
 
     # Each state takes the beginning of the text, and returns what it has to say and the rest.
 
     def _at_start(self, text: str) -> tuple[Parsed, str]:
         begun = text.lstrip()
-        if not begun:
+        has_little_space = len(text) - len(begun) <= MAX_SPACE
+        if not begun and has_little_space:
             self._held = text
             return Parsed(), ""
-        if begun[0] in self._syntax.bare and not may_become(begun, self._syntax.markers):
-            self._state = self._between
-        else:
-            self._state = self._in_text
+        is_bare = has_little_space and begun[0] in self._syntax.bare
+        self._state = self._between if is_bare else self._in_text
         return Parsed(), text
 
     def _in_text(self, text: str) -> tuple[Parsed, str]:
@@ -86,7 +100,8 @@ class ToolCallParser:
             certain, self._held = split_at_hold(text, self._syntax.markers)
             return Parsed(certain), ""
         place, marker = found
-        before = text[:place].rstrip()
+        before = without_end_space(text[:place])
+        self._follows_call = False
         self._raw = text[len(before) : place + len(marker)]
         self._state = self._between
         return Parsed(before), text[place + len(marker) :]
@@ -99,9 +114,11 @@ class ToolCallParser:
         if may_become(text, (*self._syntax.ends, *self._syntax.markers)):
             self._held = text
             return Parsed(), ""
-        if text[0] in _BETWEEN:
-            self._raw += text[0]
-            return Parsed(), text[1:]
+        if text[0] in _BETWEEN and len(self._raw) < _LONGEST_GAP:
+            rest = text.lstrip(_SEPARATORS) or ""
+            rest = text[1:] if rest == text else rest
+            self._raw += text[: len(text) - len(rest)]
+            return Parsed(), rest
         if self._syntax.begins_call(text[0]):
             self._reader, self._is_open = self._syntax.new_reader(), False
             self._state = self._in_call
@@ -114,15 +131,15 @@ class ToolCallParser:
         return (self._leave() if marker in self._syntax.ends else Parsed()), rest
 
     def _leave(self) -> Parsed:
-        """Back to text. What was read is text too, unless a call was in it."""
+        """Back to text. What was read is text too, but for what ends a list of calls."""
         raw, self._raw = self._raw, ""
         self._state = self._in_text
-        return Parsed("" if self._num_calls and not self._has_words(raw) else raw)
+        return Parsed(self._behind_call(raw) if self._follows_call else raw)
 
-    def _has_words(self, raw: str) -> bool:
+    def _behind_call(self, raw: str) -> str:
         for marker in (*self._syntax.ends, *self._syntax.markers):
             raw = raw.replace(marker, "")
-        return bool(raw.strip(_BETWEEN))
+        return raw.lstrip(_SEPARATORS).removeprefix("]").lstrip(_SEPARATORS)
 
     def _in_call(self, text: str) -> tuple[Parsed, str]:
         reader = self._reader
@@ -134,7 +151,7 @@ class ToolCallParser:
         if reader.has_ended or reader.has_failed:
             self._reader, self._is_open = None, False
             if reader.has_ended:
-                self._raw = ""
+                self._raw, self._follows_call = "", True
                 self._state = self._between if self._num_calls < self._max_calls else self._done
             else:
                 news += self._leave()

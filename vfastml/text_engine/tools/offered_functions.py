@@ -23,6 +23,11 @@ class OfferedFunction:
 
     name: str
     arguments: Schema
+    is_strict: bool = False
+
+    def with_any_arguments(self) -> OfferedFunction:
+        """The same with any object, unless it is strict."""
+        return self if self.is_strict else OfferedFunction(self.name, _ANY)
 
 
 def offered_tools(request: TextGenerationReq) -> ToolUse | None:
@@ -40,7 +45,8 @@ def offered_tools(request: TextGenerationReq) -> ToolUse | None:
 
 
 def check_functions(tools: Sequence[dict[str, Any]]) -> None:
-    """Raises InvalidRequestError for a tool that is no function with a name."""
+    """Raises InvalidRequestError for a tool that is no function with a name, and for more than the bounds allow."""
+    _check_sizes(tools)
     for tool in tools:
         function = tool.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -49,12 +55,14 @@ def check_functions(tools: Sequence[dict[str, Any]]) -> None:
 
 def offered_functions(tools: ToolUse, compiler: ConstraintCompiler) -> list[OfferedFunction]:
     """Those that may be called. Arguments whose schema the compiler does not take may be any object, unless their
-    function is `strict`: then, and for more than the bounds allow, raises InvalidRequestError."""
+    function is `strict`: then raises InvalidRequestError."""
     functions = [tool["function"] for tool in tools.tools]
     if tools.name is not None:
         functions = [function for function in functions if function["name"] == tools.name]
-    _check_sizes([function.get("parameters") for function in functions])
-    return [OfferedFunction(function["name"], _arguments(function, compiler)) for function in functions]
+    return [
+        OfferedFunction(function["name"], _arguments(function, compiler), bool(function.get("strict")))
+        for function in functions
+    ]
 
 
 def _arguments(function: dict[str, Any], compiler: ConstraintCompiler) -> Schema:
@@ -71,26 +79,32 @@ def _arguments(function: dict[str, Any], compiler: ConstraintCompiler) -> Schema
     return schema
 
 
-def _check_sizes(schemas: list[Any]) -> None:
+def _check_sizes(tools: Sequence[Any]) -> None:
     try:
-        check_schema(schemas)
-        size = len(json.dumps(schemas))
+        check_schema(tools)
     except InvalidRequestError as error:
-        raise InvalidRequestError(error.message, param="tools") from error
+        message = error.message.replace("The schema has", "'tools' have").replace("The schema is", "'tools' are")
+        raise InvalidRequestError(message, param="tools") from error
+    size = len(json.dumps(tools))
     if size > MAX_SCHEMA:
-        raise InvalidRequestError(f"The parameters of all tools may have {MAX_SCHEMA} bytes.", param="tools")
+        raise InvalidRequestError(f"'tools' may have {MAX_SCHEMA} bytes.", param="tools")
 
 
 def closed(schema: Any) -> Any:
     """The same schema, in which an object that lists its properties has no others: nobody who offers a function means
-    that any argument goes."""
-    return rewritten(schema, _without_others)
+    that any argument goes. Schemas that say more of one object stay open."""
+    return rewritten(schema, _without_others, _said_elsewhere)
 
 
 def _without_others(schema: Schema) -> Schema:
     if isinstance(schema.get("properties"), dict) and not _OPENS & set(schema):
         return {**schema, "additionalProperties": False}
     return schema
+
+
+def _said_elsewhere(schema: Schema) -> tuple[str, ...]:
+    """Keywords whose schemas are not all that is said of their object."""
+    return ("allOf", "anyOf", "oneOf") if "properties" in schema else ("allOf",)
 
 
 _OPENS = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref"}

@@ -45,6 +45,10 @@ class ToolFormat:
     markers: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     bare: str = ""
+    not_with: tuple[str, ...] = ()
+    """What shows, in such a template, that it asks for something else all the same."""
+    takes_several: bool = True
+    """Its templates can render an answer with more than one call."""
     takes_any_name: bool = True
     """A call is known as one even if it names no function that is offered."""
     arguments_are_json: bool = True
@@ -66,13 +70,18 @@ class ToolFormat:
         )
         return ToolCallParser(syntax, self.new_id, max_calls=max_calls)
 
+    def is_other(self, template: str) -> bool:
+        """The template only looks as if it asked for this form."""
+        return any(sign in template for sign in self.not_with)
+
     def _begins_call(self, char: str) -> bool:
-        return char == "{" if self.reader is ObjectCall else char.isidentifier()
+        return char == "{" if self.reader is ObjectCall else char.isalnum() or char in "_.-"
 
 
 _HERMES = ToolFormat(
     name="hermes",
     shown_by="<tool_call>",
+    not_with=("<function=", "<arg_key>"),
     reader=ObjectCall,
     before='<tool_call>\n{"name": "',
     middle='", "arguments": ',
@@ -114,6 +123,7 @@ _LLAMA3 = ToolFormat(
     between="; ",
     markers=("<|python_tag|>",),
     bare="{",
+    takes_several=False,
     takes_any_name=False,
 )
 _PYTHONIC = ToolFormat(
@@ -167,4 +177,4 @@ first."""
 
 def tool_format_of(template: str) -> ToolFormat:
     """What the chat template asks for; plain JSON where it asks for nothing that is known."""
-    return next(found for found in TOOL_FORMATS.values() if found.shown_by in template)
+    return next(found for found in TOOL_FORMATS.values() if found.shown_by in template and not found.is_other(template))

@@ -76,15 +76,12 @@ class ToolGrammar:
 
     def _text(self, text: str) -> str:
         """An expression for exactly this text."""
-        parts: list[str] = []
         for marker in (*self._format.markers, *self._format.ends, self._format.middle):
             special = self._special_id(marker) if marker in text else None
             if special is not None:
                 before, _, after = text.partition(marker)
                 return f"{self._text(before)} <[{special}]> {self._text(after)}"
-        if text:
-            parts.append(json.dumps(text))
-        return " ".join(parts)
+        return json.dumps(text) if text else ""
 
 
 def _json_rule(schema: dict[str, Any]) -> str:
@@ -94,10 +91,14 @@ def _json_rule(schema: dict[str, Any]) -> str:
 def _keyword_rules(name: str, schema: dict[str, Any]) -> Iterator[str]:
     """Keyword arguments in the order of their description. Each may be followed by any later one; `_first` are the
     rules of those that have no comma before them."""
-    properties = schema.get("properties", {})
-    required = set(schema.get("required", ()))
     definitions: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    for number, (key, value) in enumerate(properties.items()):
+    listed = _listed(schema)
+    if listed is None:
+        yield f'{name}_0_first: ({name}_any (", " {name}_any)*)?'
+        yield f"{name}_any: /[A-Za-z_][A-Za-z0-9_]{{0,63}}=/ {_json_rule({})}"
+        return
+    required = set(listed.get("required", ()))
+    for number, (key, value) in enumerate(listed["properties"].items()):
         rest = f"{name}_{number + 1}"
         argument = f"{name}_{number}_argument"
         described = value if isinstance(value, dict) else {}
@@ -105,5 +106,15 @@ def _keyword_rules(name: str, schema: dict[str, Any]) -> Iterator[str]:
         skipped = "" if key in required else f" | {rest}"
         yield f'{name}_{number}: ", " {argument}{skipped}'
         yield f"{name}_{number}_first: {argument}{skipped and f' | {rest}_first'}"
-    yield f'{name}_{len(properties)}: ""'
-    yield f'{name}_{len(properties)}_first: ""'
+    yield f'{name}_{len(listed["properties"])}: ""'
+    yield f'{name}_{len(listed["properties"])}_first: ""'
+
+
+def _listed(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema, or that which it refers to, that lists all properties; None if there is none."""
+    for key in ("$defs", "definitions"):
+        reference = str(schema.get("$ref", ""))
+        if reference.startswith(f"#/{key}/"):
+            schema = {**schema.get(key, {}).get(reference.removeprefix(f"#/{key}/"), {}), key: schema[key]}
+    is_all = schema.get("additionalProperties") is False and isinstance(schema.get("properties"), dict)
+    return schema if is_all else None
