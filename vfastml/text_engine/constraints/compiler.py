@@ -1,6 +1,6 @@
 """From a request's constraint to what keeps a text to it, by llguidance.
 
-Compiling takes a millisecond, and less than half a second for the worst that the bounds let through (measured: see
+Compiling takes a millisecond, and about a second for the worst that the bounds let through (measured: see
 docs/dependencies.md); all of it without Python's lock.
 """
 

@@ -1,5 +1,5 @@
-"""A request's constraint as llguidance takes it, within bounds: what they let through compiles in less than half a
-second."""
+"""A request's constraint as llguidance takes it, within bounds: what they let through compiles in about a second at
+worst."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_ENTRIES = 10_000
 _MAX_DEPTH = 64
 _MAX_PROPERTIES = 256
 """Of one object. What takes time to compile, and at some length breaks the compiler, are long lists of them."""
-_MAX_PARTS = 2000
+MAX_PARTS = 2000
 """Properties, alternatives and other entries of a schema, but for the values of `enum`s."""
 _MAX_TAGS = 128
 JSON_OPTIONS: Any = {"whitespace_flexible": True, "whitespace_pattern": " ?"}
@@ -120,7 +120,7 @@ def _check_size(text: str, what: str, most: int) -> None:
         raise _wrong(f"The {what} must have 1 to {most} bytes.")
 
 
-def check_schema(schema: Any) -> None:
+def check_schema(schema: Any, *, max_parts: int = MAX_PARTS) -> None:
     """Raises InvalidRequestError for one beyond the bounds."""
     num_entries = num_parts = 0
     for depth, value in _walk(schema):
@@ -136,8 +136,8 @@ def check_schema(schema: Any) -> None:
         num_parts += sum(len(part) for key, part in value.items() if key != "enum" and isinstance(part, dict | list))
         if num_entries > _MAX_ENTRIES:
             raise _wrong(f"The schema has more than {_MAX_ENTRIES} enum values.")
-        if num_parts > _MAX_PARTS:
-            raise _wrong(f"The schema has more than {_MAX_PARTS} parts.")
+        if num_parts > max_parts:
+            raise _wrong(f"The schema has more than {max_parts} parts.")
 
 
 def _walk(value: Any) -> Iterator[tuple[int, Any]]:

@@ -13,6 +13,8 @@ from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.grammars import MAX_SCHEMA, check_schema
 from vfastml.text_engine.constraints.schema_rewriting import Schema, rewritten, with_bounded_integers
 
+_MAX_PARTS = 3000
+"""Of all tools together: see grammars.py. Each of many functions is quicker to compile than one of all their parts."""
 _NONE: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
 _ANY: Schema = {"type": "object"}
 
@@ -81,7 +83,7 @@ def _arguments(function: dict[str, Any], compiler: ConstraintCompiler) -> Schema
 
 def _check_sizes(tools: Sequence[Any]) -> None:
     try:
-        check_schema(tools)
+        check_schema(tools, max_parts=_MAX_PARTS)
     except InvalidRequestError as error:
         message = error.message.replace("The schema has", "'tools' have").replace("The schema is", "'tools' are")
         raise InvalidRequestError(message, param="tools") from error
