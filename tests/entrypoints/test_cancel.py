@@ -14,8 +14,9 @@ import pytest
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, never_end
-from tests.entrypoints.test_admission import busy
+from tests.entrypoints.test_admission import busy, is_refused
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.entrypoints.admission import MAX_CANCELS, MAX_CANCELS_PER_KEY
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.errors import InternalServerTooBusyError
@@ -177,6 +178,7 @@ async def test_it_is_let_in_where_nothing_else_is() -> None:
         await service.hold(1, "k")
         assert (await service.post("k")).status_code == 429
         assert is_unknown(await cancel(service.client, "x", authorization="Bearer k"))
+        assert (await service.client.get("/v1/requests/x/cancel", headers={"x-api-key": "k"})).status_code == 429
         for look_alike in (
             "/v1/requests/x/cancel/",
             "/v1/requests/cancel",
@@ -186,3 +188,48 @@ async def test_it_is_let_in_where_nothing_else_is() -> None:
             answer = await service.client.post(look_alike, headers={"authorization": "Bearer k"})
             assert answer.status_code == 429
         assert await service.let_go() == [200]
+
+
+class Slow:
+    """Model servers that do not say whether they have a request until they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, engine: FakeDispatchEngine) -> None:
+        self.asked = 0
+        self.go = asyncio.Event()
+        monkeypatch.setattr(engine, "cancel_by_name", self._cancel_by_name)
+
+    async def _cancel_by_name(self, name: str) -> bool:
+        self.asked += 1
+        await self.go.wait()
+        return True
+
+    async def flood(self, client: httpx.AsyncClient, *keys: str, each: int) -> list[asyncio.Task[httpx.Response]]:
+        """So many cancels with each key, all under way or refused."""
+        calls = [asyncio.create_task(cancel(client, "x", **{"x-api-key": key})) for key in keys for _ in range(each)]
+        while self.asked + sum(call.done() for call in calls) < len(calls):
+            await asyncio.sleep(0)
+        return calls
+
+
+async def test_no_key_has_more_than_so_many_under_way(
+    engine: FakeDispatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = Slow(monkeypatch, engine)
+    async with client_of(Gateway(GatewayConfig(api_keys=("one", "two")), engine)) as client:
+        calls = await servers.flood(client, "one", each=MAX_CANCELS_PER_KEY + 9)
+        assert servers.asked == MAX_CANCELS_PER_KEY
+        other = asyncio.create_task(cancel(client, "x", **{"x-api-key": "two"}))
+        servers.go.set()
+        assert sum(is_refused(answer) for answer in await asyncio.gather(*calls)) == 9
+        assert (await other).status_code == 200
+        assert (await cancel(client, "x", **{"x-api-key": "one"})).status_code == 200
+
+
+async def test_no_more_than_so_many_are_under_way(engine: FakeDispatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Slow(monkeypatch, engine)
+    keys = [f"key-{number}" for number in range(MAX_CANCELS // MAX_CANCELS_PER_KEY + 1)]
+    async with client_of(Gateway(GatewayConfig(api_keys=tuple(keys)), engine)) as client:
+        calls = await servers.flood(client, *keys, each=MAX_CANCELS_PER_KEY)
+        assert servers.asked == MAX_CANCELS
+        servers.go.set()
+        assert sum(is_refused(answer) for answer in await asyncio.gather(*calls)) == MAX_CANCELS_PER_KEY

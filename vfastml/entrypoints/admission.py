@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -13,42 +15,57 @@ from vfastml.errors import RateLimitError
 
 MAX_OPEN = 4096
 """Open requests of a gateway, unless it is told otherwise."""
+MAX_CANCELS = 256
+MAX_CANCELS_PER_KEY = 32
+"""Cancels under way: a few milliseconds each, or seconds when a model server is silent."""
 
 _RETRY_AFTER_S = 1.0
 
 
 class AdmissionMiddleware:
-    """Counts open requests, from their headers to the end of their answers; probes aside, and cancels, which make room.
-    It sits where the caller's key is known and the body is not read yet: a refused request costs no more than its
-    headers.
+    """Counts open requests, from their headers to the end of their answers; probes aside. Cancels have places of their
+    own: they are needed most when all others are taken. It sits where the caller's key is known and the body is not
+    read yet: a refused request costs no more than its headers.
 
     `max_open_per_key` is for callers with a key; 0 is no bound. Raises RateLimitError.
     """
 
     def __init__(self, app: ASGIApp, max_open: int, max_open_per_key: int) -> None:
         self.app = app
-        self._max_open = max_open
-        self._max_open_per_key = max_open_per_key
+        self._requests = _Places("requests", max_open, max_open_per_key)
+        self._cancels = _Places("cancels", MAX_CANCELS, MAX_CANCELS_PER_KEY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_probe(scope):
+            await self.app(scope, receive, send)
+            return
+        places = self._cancels if is_cancel(scope) else self._requests
+        with places.one(TENANT.get()):
+            await self.app(scope, receive, send)
+
+
+class _Places:
+    def __init__(self, what: str, most: int, most_per_key: int) -> None:
+        self._what = what
+        self._most = most
+        self._most_per_key = most_per_key
         self._open = 0
         self._open_of: Counter[bytes] = Counter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_probe(scope) or is_cancel(scope):
-            await self.app(scope, receive, send)
-            return
-        key = TENANT.get()
+    @contextlib.contextmanager
+    def one(self, key: bytes | None) -> Iterator[None]:
         self._check(key)
         self._count(key, 1)
         try:
-            await self.app(scope, receive, send)
+            yield
         finally:
             self._count(key, -1)
 
     def _check(self, key: bytes | None) -> None:
-        if self._open >= self._max_open:
-            raise RateLimitError("The server has as many requests open as it takes.", retry_after_s=_RETRY_AFTER_S)
-        if key is not None and 0 < self._max_open_per_key <= self._open_of[key]:
-            raise RateLimitError("This API key has as many requests open as it may.", retry_after_s=_RETRY_AFTER_S)
+        if self._open >= self._most:
+            raise RateLimitError(f"The server has as many {self._what} open as it takes.", retry_after_s=_RETRY_AFTER_S)
+        if key is not None and 0 < self._most_per_key <= self._open_of[key]:
+            raise RateLimitError(f"This API key has as many {self._what} open as it may.", retry_after_s=_RETRY_AFTER_S)
 
     def _count(self, key: bytes | None, change: int) -> None:
         self._open += change

@@ -19,8 +19,8 @@ _PATH = re.compile(r"/v1/requests/[^/]+/cancel")
 
 
 def is_cancel(scope: Scope) -> bool:
-    """An HTTP request that makes room."""
-    return _PATH.fullmatch(route_path(scope)) is not None
+    """An HTTP request that ends another one, if it finds it."""
+    return scope["method"] == "POST" and _PATH.fullmatch(route_path(scope)) is not None
 
 
 def cancel_route(engine: DispatchEngine) -> Route:
