@@ -184,6 +184,8 @@ async def test_it_is_let_in_where_nothing_else_is() -> None:
             "/v1/requests/cancel",
             "/v1/requests//cancel",
             "/x/requests/x/cancel",
+            "/v1/responses/x",
+            "/v1/responses/x/cancel/",
         ):
             answer = await service.client.post(look_alike, headers={"authorization": "Bearer k"})
             assert answer.status_code == 429

@@ -15,11 +15,11 @@ from vfastml.entrypoints.root_path import route_path
 from vfastml.entrypoints.routes import Route
 from vfastml.errors import NotFoundError
 
-_PATH = re.compile(r"/v1/requests/[^/]+/cancel")
+_PATH = re.compile(r"/v1/(requests|responses)/[^/]+/cancel")
 
 
 def is_cancel(scope: Scope) -> bool:
-    """An HTTP request that ends another one, if it finds it."""
+    """An HTTP request that ends another one, or a response in the background, if it finds it."""
     return scope["method"] == "POST" and _PATH.fullmatch(route_path(scope)) is not None
 
 

@@ -129,6 +129,21 @@ async def test_no_more_of_a_key_than_it_may_have(engine: FakeDispatchEngine) -> 
     assert statuses == [200, 200, 429, 200]
 
 
+async def test_it_can_be_stopped_where_nothing_else_is_let_in(engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    async with client_of(Gateway(GatewayConfig(api_keys=("ann",), max_open_per_key=1), engine)) as client:
+        client.headers["x-api-key"] = "ann"
+        response = await begun(client)
+        waiting = asyncio.create_task(client.post("/v1/chat/completions", json={"messages": "x"}))
+        while engine.open_requests < 2:
+            await asyncio.sleep(0)
+        assert (await client.get(f"{URL}/{response['id']}")).status_code == 429
+        stopped = await client.post(f"{URL}/{response['id']}/cancel")
+        assert (stopped.status_code, stopped.json()["status"]) == (200, "cancelled")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
 async def test_none_outlives_the_gateway(engine: FakeDispatchEngine) -> None:
     engine.script = never_end
     gateway = Gateway(dispatch_engine=engine)
