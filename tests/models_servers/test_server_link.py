@@ -490,6 +490,23 @@ def test_what_waits_for_a_full_queue_goes_with_its_request(link: ServerLink) -> 
 
 
 @pytest.mark.usefixtures("short_queues")
+def test_a_cancel_is_answered_when_a_full_queue_has_room(link: ServerLink) -> None:
+    port = link.open()
+    link.ready(HELLO)
+    with joined(port) as stuck, joined(port) as other:
+        opened(link, stuck, "slow")
+        opened(link, other, "fast")
+        for step in range(300):
+            link.send([Delta("slow", text="x" * 5000), Delta("fast", text=str(step))], Load())
+            other.next()
+        stuck.send(*(CancelByHandleReq(request_id=f"q{number}", handle="unknown") for number in range(5)))
+        stuck.send(CancelReq(request_id="slow"))
+        assert inbox(link) == Cancelled("slow")
+        answers = [stuck.until(lambda reply: reply if isinstance(reply, CancelResult) else None) for _ in range(5)]
+        assert answers == [CancelResult(f"q{number}", 0) for number in range(5)]
+
+
+@pytest.mark.usefixtures("short_queues")
 def test_the_end_of_a_session_waits_for_a_full_queue(link: ServerLink) -> None:
     port = link.open()
     link.ready(HELLO)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import zmq
 
 from vfastml.engine import wire
-from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Reply
+from vfastml.engine.dispatch_replies import Delta, Failed, Reply
 from vfastml.engine.request_handles import HandleIndex
 from vfastml.errors import InternalServerError, RequestCancelledError, VFastMLError
-from vfastml.models_servers.unsent_replies import Answer, Unsent, WorkReply, frame_of, sendable
+from vfastml.models_servers.unsent_replies import Immediate, Unsent, WorkReply, frame_of, sendable
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Gateways:
 
     # -- replies
 
-    def add(self, identity: bytes, reply: Accepted | Answer | Failed) -> None:
+    def add(self, identity: bytes, reply: Immediate | Failed) -> None:
         """For that gateway, behind what it has not been told yet."""
         self._unsent[identity].add(sendable(reply))
 

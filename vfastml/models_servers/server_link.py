@@ -278,7 +278,7 @@ class ServerLink:
             self._gateways.cancel(identity, request.request_id)
         elif isinstance(request, CancelByHandleReq):
             found = self._gateways.cancel_by_handle(request.handle)
-            self._gateways.tell(identity, CancelResult(request.request_id, found))
+            self._gateways.add(identity, CancelResult(request.request_id, found))
         else:
             self._take(identity, request)
 

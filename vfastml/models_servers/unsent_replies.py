@@ -10,6 +10,7 @@ from typing import TypeVar
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
     Accepted,
+    CancelResult,
     Delta,
     Detokenized,
     Failed,
@@ -27,10 +28,13 @@ logger = logging.getLogger(__name__)
 Answer = Tokenized | Detokenized
 """What `prepare` may answer by itself, without the model."""
 
+Immediate = Accepted | Answer | CancelResult
+"""What the link says by itself, at once."""
+
 WorkReply = Delta | Finished | Failed | Output
 """What the model's thread says."""
 
-_R = TypeVar("_R", bound=Accepted | Answer | WorkReply)
+_R = TypeVar("_R", bound=Immediate | WorkReply)
 
 
 @dataclass(slots=True)
@@ -38,11 +42,11 @@ class Unsent:
     """What one gateway has to be told: first the messages, then one StepReply of all the rest. A gateway that does not
     keep up gets fewer and longer deltas."""
 
-    messages: deque[Accepted | Answer | Output] = field(default_factory=deque)
+    messages: deque[Immediate | Output] = field(default_factory=deque)
     deltas: dict[tuple[str, int], Delta] = field(default_factory=dict)
     ended: list[Finished | Failed] = field(default_factory=list)
 
-    def add(self, reply: Accepted | Answer | WorkReply) -> None:
+    def add(self, reply: Immediate | WorkReply) -> None:
         """Behind what is there."""
         if isinstance(reply, Delta):
             place = (reply.request_id, reply.index)
@@ -66,13 +70,13 @@ class Unsent:
         alone = [delta.request_id for delta in self.deltas.values() if sendable(delta) is not delta]
         return list(dict.fromkeys(alone)) or [max(self.deltas.values(), key=lambda delta: len(delta.text)).request_id]
 
-    def next_message(self) -> Accepted | Answer | Output | StepReply | None:
+    def next_message(self) -> Immediate | Output | StepReply | None:
         """To be sent now; None when all is told."""
         if self.messages:
             return self.messages[0]
         return StepReply(list(self.deltas.values()), self.ended) if self.deltas or self.ended else None
 
-    def sent(self, message: Accepted | Answer | Output | StepReply) -> None:
+    def sent(self, message: Immediate | Output | StepReply) -> None:
         """The message that `next_message` has given is on its way."""
         if isinstance(message, StepReply):
             self.deltas, self.ended = {}, []
