@@ -4,60 +4,71 @@ it there, and the client cannot choose which one it asks."""
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from vfastml.engine.dispatch_replies import CancelResult
 from vfastml.engine.dispatch_requests import CancelByHandleReq
 from vfastml.engine.request_id import gen_request_id
-from vfastml.engine.wire import encode_request
+from vfastml.engine.wire import SEND_QUEUE_MESSAGES, encode_request
 from vfastml.errors import InternalServerTooBusyError
 
 _PATIENCE_S = 3.0
 """For an answer. The thread that gives it compiles grammars too, for up to half a second each."""
 
+_MAX_UNANSWERED = SEND_QUEUE_MESSAGES // 2
+"""Questions that a server may owe an answer. A server whose queue is full does not see heartbeats either, and the
+session would be lost for everybody: so a silent one is asked no more."""
+
 
 class Cancellations:
-    """Those of one gateway that wait for answers. `send_surely(endpoint, frame)` sends, or loses the session."""
+    """Those of one gateway. `send(endpoint, frame)` says whether the frame is on its way, and never waits."""
 
-    def __init__(self, send_surely: Callable[[str, bytes], None]) -> None:
-        self._send_surely = send_surely
-        self._answers: dict[tuple[str, str], asyncio.Future[int]] = {}
-        """By endpoint and question."""
+    def __init__(self, send: Callable[[str, bytes], bool]) -> None:
+        self._send = send
+        self._unanswered: defaultdict[str, dict[str, asyncio.Future[int]]] = defaultdict(dict)
+        """By endpoint and question. What is sent stays here until it is answered, whether somebody waits or not."""
 
-    async def ask(self, handle: str, endpoints: Iterable[str]) -> int:
-        """How many requests that has ended in those servers, other gateways' too. Raises InternalServerTooBusyError if
-        none was found, and a server has not answered."""
-        question = CancelByHandleReq(request_id=gen_request_id("cancel"), handle=handle)
-        asked = [self._send(endpoint, question) for endpoint in endpoints]
+    async def ask(self, handle: str, endpoints: Iterable[str]) -> bool:
+        """Whether that has ended any request in those servers, other gateways' too. Raises InternalServerTooBusyError
+        if none was found, and a server cannot be asked or has not answered."""
+        asked = self.tell(handle, endpoints)
+        sent = [answer for answer in asked if answer is not None]
         try:
-            answered, silent = await asyncio.wait(asked, timeout=_PATIENCE_S) if asked else (set(), set())
-        finally:
-            self._forget(question.request_id)
-        found = sum(answer.result() for answer in answered)
-        if silent and not found:
-            raise InternalServerTooBusyError("Not every model server has said whether it has that request.")
-        return found
+            for answer in asyncio.as_completed(sent, timeout=_PATIENCE_S):
+                if await answer:
+                    return True
+        except TimeoutError:
+            raise _nobody_knows() from None
+        if len(sent) < len(asked):
+            raise _nobody_knows()
+        return False
+
+    def tell(self, handle: str, endpoints: Iterable[str]) -> list[asyncio.Future[int] | None]:
+        """The same for who does not wait. Each server's answer to come: how many requests it has ended; None for one
+        that could not be asked."""
+        question = CancelByHandleReq(request_id=gen_request_id("cancel"), handle=handle)
+        frame = encode_request(question)
+        return [self._question(endpoint, question.request_id, frame) for endpoint in endpoints]
 
     def on_result(self, endpoint: str, result: CancelResult) -> None:
-        """A server's answer; one that is not waited for any more is ignored."""
-        self._settle((endpoint, result.request_id), result.num_requests)
+        """A server's answer; one to no question of ours is ignored."""
+        answer = self._unanswered[endpoint].pop(result.request_id, None)
+        if answer is not None:
+            answer.set_result(result.num_requests)
 
     def on_lost(self, endpoint: str) -> None:
         """That server is gone, and with it whatever it had."""
-        for key in [key for key in self._answers if key[0] == endpoint]:
-            self._settle(key, 0)
+        for answer in self._unanswered.pop(endpoint, {}).values():
+            answer.set_result(0)
 
-    def _send(self, endpoint: str, question: CancelByHandleReq) -> asyncio.Future[int]:
-        answer = asyncio.get_running_loop().create_future()
-        self._answers[endpoint, question.request_id] = answer
-        self._send_surely(endpoint, encode_request(question))
-        return answer
+    def _question(self, endpoint: str, question_id: str, frame: bytes) -> asyncio.Future[int] | None:
+        unanswered = self._unanswered[endpoint]
+        if len(unanswered) >= _MAX_UNANSWERED or not self._send(endpoint, frame):
+            return None
+        unanswered[question_id] = asyncio.get_running_loop().create_future()
+        return unanswered[question_id]
 
-    def _settle(self, key: tuple[str, str], num_requests: int) -> None:
-        answer = self._answers.pop(key, None)
-        if answer is not None and not answer.done():
-            answer.set_result(num_requests)
 
-    def _forget(self, question_id: str) -> None:
-        for key in [key for key in self._answers if key[1] == question_id]:
-            del self._answers[key]
+def _nobody_knows() -> InternalServerTooBusyError:
+    return InternalServerTooBusyError("Not every model server has said whether it has that request.")

@@ -60,7 +60,7 @@ class DispatchEngine:
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
         self._table = ServerTable(self._endpoints, protocol=PROTOCOL, now=clock(), max_step_age_s=max_step_age_s)
         self._requests = OpenRequests(self._table, self._send, self._send_surely, hold_s=hold_s, max_held=max_held)
-        self._cancellations = Cancellations(self._send_surely)
+        self._cancellations = Cancellations(self._send)
         self._connections: dict[str, ServerConnection] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -115,14 +115,11 @@ class DispatchEngine:
         of other gateways of the same model servers too; each fails with RequestCancelledError. False: none is open.
         Raises InternalServerTooBusyError if that cannot be said."""
         handle = handle_of(name)
-        found = self._requests.cancel_by_handle(handle)
         asked = [endpoint for endpoint in self._endpoints if self._table.state(endpoint) in _ASKED_TO_CANCEL]
-        try:
-            found += await self._cancellations.ask(handle, asked)
-        except InternalServerTooBusyError:
-            if not found:
-                raise
-        return found > 0
+        if self._requests.cancel_by_handle(handle):
+            self._cancellations.tell(handle, asked)
+            return True
+        return await self._cancellations.ask(handle, asked)
 
     @property
     def open_requests(self) -> int:
@@ -206,6 +203,7 @@ class DispatchEngine:
     def _on_hello(self, endpoint: str, hello: Hello) -> None:
         if self._table.is_other_process(endpoint, hello):
             self._table.on_joined(endpoint, self._clock())
+            self._cancellations.on_lost(endpoint)
             self._requests.move_from(endpoint)
         before = self._table.state(endpoint)
         self._table.on_hello(endpoint, hello, self._clock())
