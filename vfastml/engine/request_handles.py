@@ -1,7 +1,8 @@
 """How a request can be named by somebody else than who waits for it: by what its own caller calls it, and nobody else.
 
 A name becomes a handle, a secret of the caller and the name: another caller with the same name has another one, and a
-model server learns no name.
+model server is told no name. A caller without a key has no secret: all such callers share their names, and who sees a
+handle can try names on it. It must be so, as every gateway has to make the same handle of a name.
 """
 
 from __future__ import annotations
