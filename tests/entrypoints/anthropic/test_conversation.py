@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml.engine.dispatch_requests import TemplateOptions, TextGenerationReq, TokenizeReq
+from vfastml.entrypoints.anthropic.conversation import Turn, chat_messages
 
 Message = dict[str, Any]
 
@@ -108,6 +111,15 @@ async def send(client: httpx.AsyncClient, messages: list[Message], **fields: Any
                 {"role": "tool", "tool_call_id": "3", "content": ""},
             ],
         ),
+        (
+            None,
+            [user("a"), assistant(THOUGHT, "b"), assistant(THOUGHT, "", "c"), user("d")],
+            [
+                said("user", "a"),
+                {"role": "assistant", "content": "b\nc", "reasoning_content": "hm\nhm"},
+                said("user", "d"),
+            ],
+        ),
     ],
 )
 async def test_messages_reach_the_engine(
@@ -144,6 +156,30 @@ async def test_a_last_message_that_says_nothing_is_left_out(
     (request,) = engine.requests
     assert isinstance(request, TextGenerationReq)
     assert (request.messages, request.template) == ([said("user", "a")], TemplateOptions())
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_each_text_is_copied_once_however_many_are_merged(role: str) -> None:
+    def joins(num_turns: int) -> int:
+        turn = Turn.model_validate({"role": role, "content": [text("a"), text("b")]})
+        return calls_of_join(lambda: chat_messages(None, [turn] * num_turns))
+
+    assert joins(500) == joins(5)
+
+
+def calls_of_join(work: Callable[[], Any]) -> int:
+    num_calls = 0
+
+    def count(_: Any, event: str, function: Any) -> None:
+        nonlocal num_calls
+        num_calls += event == "c_call" and function.__name__ == "join"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return num_calls
 
 
 def of_type(kind: Any, **fields: Any) -> Message:

@@ -49,14 +49,36 @@ def chat_messages(system: TextContent | None, turns: Sequence[Turn]) -> list[Mes
         chat.say("system", instructions)
     for turn in turns:
         chat.add(turn)
-    if turns and turns[-1].role == "assistant" and chat.ends_with_nothing():
-        chat.messages.pop()
-    return chat.messages
+    return chat.ended()
+
+
+class _OpenMessage:
+    """A message that more may come to. Its pieces are joined at the end: joined one by one, the first would be copied
+    as often as others follow."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[ToolUseBlock] = []
+
+    def says_nothing(self) -> bool:
+        return not any(self.texts) and not self.calls
+
+    def closed(self) -> Message:
+        message: Message = {"role": self.role, "content": _lines(self.texts)}
+        if any(self.thoughts):
+            message["reasoning_content"] = _lines(self.thoughts)
+        if self.calls:
+            message["tool_calls"] = [_as_call(call) for call in self.calls]
+        return message
 
 
 class _Chat:
     def __init__(self) -> None:
-        self.messages: list[Message] = []
+        self._messages: list[Message] = []
+        self._open: _OpenMessage | None = None
+        """What comes after them."""
         self._called: dict[str, str] = {}
         """Names of the tools that were called, by the ids of the calls."""
 
@@ -70,39 +92,46 @@ class _Chat:
             elif isinstance(block, TextBlock):
                 self.say(turn.role, block.text)
         if not turn.content:
-            self.say(turn.role, "")
+            self.say(turn.role)
 
-    def say(self, role: str, text: str) -> Message:
-        """The message that has the text now."""
-        last = self.messages[-1] if self.messages else {}
-        if last.get("role") != role or "tool_calls" in last:
-            self.messages.append({"role": role, "content": text})
-        else:
-            last["content"] = "\n".join(filter(None, (last["content"], text)))
-        return self.messages[-1]
+    def say(self, role: str, *texts: str) -> _OpenMessage:
+        """The message that has the texts now."""
+        if self._open is None or self._open.role != role or self._open.calls:
+            self._close()
+            self._open = _OpenMessage(role)
+        self._open.texts += texts
+        return self._open
 
-    def ends_with_nothing(self) -> bool:
-        last = self.messages[-1]
-        return last["role"] == "assistant" and not last["content"] and "tool_calls" not in last
+    def ended(self) -> list[Message]:
+        """All messages."""
+        if self._open is not None and not (self._open.role == "assistant" and self._open.says_nothing()):
+            self._close()
+        return self._messages
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._messages.append(self._open.closed())
+            self._open = None
 
     def _add_answer(self, blocks: Content) -> None:
-        message = self.say("assistant", joined([block for block in blocks if isinstance(block, TextBlock)]))
-        thoughts = [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]
-        calls = [block for block in blocks if isinstance(block, ToolUseBlock)]
-        if any(thoughts):
-            message["reasoning_content"] = "\n".join(thoughts)
-        if calls:
-            message["tool_calls"] = [_as_call(call) for call in calls]
-            self._called.update({call.id: call.name for call in calls})
+        answer = self.say("assistant", *(block.text for block in blocks if isinstance(block, TextBlock)))
+        answer.thoughts += [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]
+        answer.calls += [block for block in blocks if isinstance(block, ToolUseBlock)]
+        self._called.update({call.id: call.name for call in answer.calls})
 
     def _add_result(self, block: ToolResultBlock) -> None:
+        self._close()
         text = joined(block.content or [])
         message = {"role": "tool", "tool_call_id": block.tool_use_id, "content": text}
         if block.is_error:
             message["content"] = f"Error: {text}"
         if name := self._called.get(block.tool_use_id):
             message["name"] = name
-        self.messages.append(message)
+        self._messages.append(message)
+
+
+def _lines(pieces: list[str]) -> str:
+    return "\n".join(filter(None, pieces))
 
 
 def _as_call(block: ToolUseBlock) -> Message:
