@@ -163,7 +163,7 @@ def _bounds(schema: Any) -> Iterator[float]:
     elif isinstance(schema, dict):
         step = 1 if schema.get("type") == "integer" else 0
         for key, value in schema.items():
-            if key in ("minimum", "maximum", "maxLength", "maxItems"):
+            if key in ("minimum", "maximum", "maxLength", "maxItems", "maxProperties"):
                 yield value
             elif key == "exclusiveMinimum":
                 yield value + step

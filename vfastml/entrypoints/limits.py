@@ -18,6 +18,13 @@ MAX_STOP_CHARS = 1024
 MAX_ALLOWED_TOKENS = 1 << 18
 """Entries of allowed_token_ids: the largest vocabularies have as many."""
 MAX_TOOLS = 128
+MAX_CONSTRAINT_CHOICES = 10_000
+MAX_STRUCTURAL_TAGS = 128
+"""Structures of one structural tag, and its triggers."""
+MAX_OBJECT_ENTRIES = 4096
+"""Of an object that is passed on as it is: a schema, the arguments of a call, a document."""
+MAX_INCLUDED = 16
+"""Entries of a response's include, of which there are half as many kinds."""
 MAX_DOCUMENTS = 128
 MAX_TEMPLATE_KWARGS = 32
 MAX_EFFORT_CHARS = 32

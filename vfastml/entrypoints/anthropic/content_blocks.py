@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from vfastml.entrypoints.collection_bound import AtMost, FreeObject
 from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_NAME_CHARS
 from vfastml.errors import UnsupportedError
 
@@ -46,7 +47,7 @@ class ToolUseBlock(Block):
     type: Literal["tool_use"]
     id: Id
     name: Id
-    input: dict[str, Any]
+    input: FreeObject
 
 
 def _as_blocks(content: Any) -> Any:
@@ -70,7 +71,7 @@ def _kind(block: Any) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-_Few = Field(max_length=MAX_CONTENT_PARTS)
+_Few = AtMost(MAX_CONTENT_PARTS)
 
 TextContent = Annotated[
     list[TextBlock], _Few, BeforeValidator(_as_blocks, json_schema_input_type=str | list[TextBlock])

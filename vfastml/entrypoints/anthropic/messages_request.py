@@ -9,6 +9,7 @@ from pydantic import Field
 from vfastml.engine.dispatch_requests import Constraint, SamplingParams, TextGenerationReq
 from vfastml.entrypoints.anthropic.message_style import MessageStyle
 from vfastml.entrypoints.anthropic.prompt_fields import PromptFields
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.limits import MAX_STOP_STRINGS
 from vfastml.entrypoints.openai.sampling_fields import INT32_MAX, Text
 
@@ -18,7 +19,7 @@ class MessagesRequest(PromptFields):
 
     max_tokens: Annotated[int, Field(ge=0, le=INT32_MAX)]
     """0 only reads the prompt, so that the prefix cache has it."""
-    stop_sequences: Annotated[list[Text], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop_sequences: Annotated[list[Text], AtMost(MAX_STOP_STRINGS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=INT32_MAX)] | None = None

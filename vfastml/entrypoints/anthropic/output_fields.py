@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from vfastml.engine.dispatch_requests import Constraint
 from vfastml.entrypoints.anthropic.content_blocks import Block
+from vfastml.entrypoints.collection_bound import FreeObject
 from vfastml.entrypoints.openai.constraint_fields import schema_json
 
 ShownThinking = Literal["whole", "empty", "nothing"]
@@ -33,7 +34,7 @@ class OutputFormat(Block):
     """JSON of a schema."""
 
     type: Literal["json_schema"]
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[FreeObject, Field(alias="schema")]
 
     def to_wire(self) -> Constraint:
         """What the engine takes."""

@@ -11,6 +11,7 @@ from vfastml.entrypoints.anthropic.content_blocks import TextContent
 from vfastml.entrypoints.anthropic.conversation import Turn, chat_messages
 from vfastml.entrypoints.anthropic.output_fields import OutputConfig, OutputFormat, Thinking
 from vfastml.entrypoints.anthropic.tools import ToolChoice, Tools, offered_tools
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.limits import MAX_MESSAGES
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.unsupported_fields import NeutralValues
@@ -29,7 +30,7 @@ class PromptFields(ApiRequest):
         "thread": (),
     }
 
-    messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[Turn], Field(min_length=1), AtMost(MAX_MESSAGES)]
     system: TextContent | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None

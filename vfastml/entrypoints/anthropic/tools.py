@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
 from vfastml.engine.dispatch_requests import ToolUse
 from vfastml.entrypoints.anthropic.content_blocks import Block, Id
+from vfastml.entrypoints.collection_bound import AtMost, FreeObject
 from vfastml.entrypoints.limits import MAX_TOOLS
 from vfastml.entrypoints.openai.tool_fields import tool_use
 from vfastml.errors import InvalidRequestError, UnsupportedError
@@ -22,7 +23,7 @@ class Tool(Block):
     type: Literal["custom"] | None = None
     name: Id
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: FreeObject
     strict: bool | None = None
 
 
@@ -46,7 +47,7 @@ def _custom_only(tools: Any) -> Any:
     return tools
 
 
-Tools = Annotated[list[Tool], Field(max_length=MAX_TOOLS), BeforeValidator(_custom_only)]
+Tools = Annotated[list[Tool], AtMost(MAX_TOOLS), BeforeValidator(_custom_only)]
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: ToolChoice | None) -> ToolUse | None:

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfastml.engine.dispatch_requests import Constraint, ConstraintKind
+from vfastml.entrypoints.collection_bound import AtMost, FreeObject
+from vfastml.entrypoints.limits import MAX_CONSTRAINT_CHOICES, MAX_STRUCTURAL_TAGS
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.errors import InvalidRequestError
 
-Schema = dict[str, Any]
+Choices = Annotated[list[str], AtMost(MAX_CONSTRAINT_CHOICES)]
 
 
 class JsonSchemaFormat(BaseModel):
@@ -21,7 +23,7 @@ class JsonSchemaFormat(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     name: str | None = None
-    schema_: Annotated[Schema | None, Field(alias="schema")] = None
+    schema_: Annotated[FreeObject | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
@@ -32,9 +34,9 @@ class ResponseFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"] | None = None
     json_schema: JsonSchemaFormat | None = None
-    structures: list[dict[str, Any]] | None = None
+    structures: Annotated[list[FreeObject], AtMost(MAX_STRUCTURAL_TAGS)] | None = None
     """With `structural_tag`: each with a `begin`, a `schema` and an `end`."""
-    triggers: list[str] | None = None
+    triggers: Annotated[list[str], AtMost(MAX_STRUCTURAL_TAGS)] | None = None
     """With `structural_tag`: what a `begin` begins with."""
 
     def to_wire(self) -> Constraint | None:
@@ -56,14 +58,14 @@ class StructuredOutputs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    json_: Annotated[Schema | str | None, Field(alias="json")] = None
+    json_: Annotated[FreeObject | str | None, Field(alias="json")] = None
     """A JSON schema, or one as text."""
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Choices | None = None
     grammar: str | None = None
     """EBNF, or Lark's form."""
     json_object: bool | None = None
-    structural_tag: Schema | str | None = None
+    structural_tag: FreeObject | str | None = None
     disable_any_whitespace: bool | None = None
     """There is at most one space between two tokens of JSON in any case."""
     disable_fallback: bool | None = None
@@ -86,9 +88,9 @@ class GuidedFields(ApiRequest):
     """vLLM's fields. They, and the format that the API itself knows, may ask for one constraint in all."""
 
     structured_outputs: StructuredOutputs | None = None
-    guided_json: Schema | str | None = None
+    guided_json: FreeObject | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Choices | None = None
     guided_grammar: str | None = None
 
     def format_constraint(self) -> Constraint | None:

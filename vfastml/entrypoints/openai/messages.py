@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from vfastml.engine.dispatch_requests import TextGenerationMessage
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_MESSAGES
 from vfastml.errors import UnsupportedError
 
@@ -71,7 +72,8 @@ def _kept_as_sent(value: Any, check: ValidatorFunctionWrapHandler) -> list[TextG
 
 _CheckedMessages = Annotated[
     list[ChatMessage],
-    Field(min_length=1, max_length=MAX_MESSAGES),
+    Field(min_length=1),
+    AtMost(MAX_MESSAGES),
     WrapValidator(_kept_as_sent),
     BeforeValidator(_one_user_message, json_schema_input_type=str | list[ChatMessage]),
 ]

@@ -16,6 +16,7 @@ from vfastml.engine.text_parameters import (
     check_token_bounds,
     checked,
 )
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.limits import MAX_ALLOWED_TOKENS, MAX_STOP_CHARS, MAX_STOP_STRINGS
 from vfastml.entrypoints.openai.api_request import ApiRequest
 
@@ -37,7 +38,7 @@ def _as_list(value: Any) -> Any:
 
 StopStrings = Annotated[
     list[Text],
-    Field(max_length=MAX_STOP_STRINGS),
+    AtMost(MAX_STOP_STRINGS),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
 
@@ -101,7 +102,7 @@ class SamplingFields(ApiRequest):
     typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-_INT64, lt=_INT64)] | None = None
     stop: StopStrings | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    stop_token_ids: Annotated[list[TokenId], AtMost(MAX_STOP_TOKENS)] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
@@ -109,8 +110,8 @@ class SamplingFields(ApiRequest):
     presence_penalty: Penalty | None = None
     logit_bias: LogitBias | None = None
     """Token ids, as strings, and what is added to their logits."""
-    allowed_token_ids: Annotated[list[TokenId], Field(max_length=MAX_ALLOWED_TOKENS)] | None = None
-    bad_words: Annotated[list[Text], Field(max_length=MAX_BAD_WORDS)] | None = None
+    allowed_token_ids: Annotated[list[TokenId], AtMost(MAX_ALLOWED_TOKENS)] | None = None
+    bad_words: Annotated[list[Text], AtMost(MAX_BAD_WORDS)] | None = None
     skip_special_tokens: bool | None = None
     repetition_detection: RepetitionFields | None = None
 

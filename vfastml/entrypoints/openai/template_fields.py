@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from vfastml.engine.dispatch_requests import TemplateOptions
+from vfastml.entrypoints.collection_bound import AtMost, FreeObject
 from vfastml.entrypoints.limits import MAX_DOCUMENTS, MAX_EFFORT_CHARS, MAX_TEMPLATE_KWARGS
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.errors import InvalidRequestError
@@ -15,13 +16,13 @@ from vfastml.errors import InvalidRequestError
 class TemplateFields(ApiRequest):
     """See TemplateOptions for what each field does."""
 
-    chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=MAX_TEMPLATE_KWARGS)] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AtMost(MAX_TEMPLATE_KWARGS)] | None = None
     """For the model's chat template, which must know their names."""
     add_generation_prompt: bool | None = None
     """End the prompt with the beginning of an answer; default true, but false with `continue_final_message`."""
     continue_final_message: bool | None = None
     """The last message is the beginning of the answer."""
-    documents: Annotated[list[dict[str, Any]], Field(max_length=MAX_DOCUMENTS)] | None = None
+    documents: Annotated[list[FreeObject], AtMost(MAX_DOCUMENTS)] | None = None
     """For templates that know them."""
     reasoning_effort: Annotated[str, Field(max_length=MAX_EFFORT_CHARS)] | None = None
     """A hint, for templates that know it in some form."""

@@ -14,6 +14,7 @@ from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import Tokenized
 from vfastml.engine.dispatch_requests import DetokenizeReq, TokenizeReq
 from vfastml.engine.request_id import gen_request_id
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.limits import MAX_PROMPT_TOKENS
 from vfastml.entrypoints.openai import unsupported_fields
@@ -80,7 +81,7 @@ class RenderRequest(ToolFields, TemplateFields):
 class DetokenizeRequest(ApiRequest):
     """Token ids of that model."""
 
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_PROMPT_TOKENS)]
+    tokens: Annotated[list[TokenId], AtMost(MAX_PROMPT_TOKENS)]
 
     def to_work(self, request_id: str) -> DetokenizeReq:
         """What the engine takes."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import model_validator
 
 from vfastml.engine.dispatch_requests import ToolUse
+from vfastml.entrypoints.collection_bound import AtMost
 from vfastml.entrypoints.limits import MAX_TOOLS
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.errors import InvalidRequestError, UnsupportedError
@@ -23,7 +24,7 @@ Tool = dict[str, Any]
 class ToolFields(ApiRequest):
     """Functions that the model may call."""
 
-    tools: list[Any] | None = None
+    tools: Annotated[list[Any], AtMost(MAX_TOOLS)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
 
@@ -63,8 +64,6 @@ def tool_use(tools: Sequence[Any] | None, tool_choice: Any, parallel: bool | Non
 
 
 def _checked_tools(tools: Sequence[Any]) -> list[Tool]:
-    if len(tools) > MAX_TOOLS:
-        raise _bad_tools(f"may have at most {MAX_TOOLS} entries")
     checked = [_checked_tool(tool) for tool in tools]
     if len({_name_of(tool) for tool in checked}) < len(checked):
         raise _bad_tools("must have a name of its own in each function")
@@ -111,6 +110,8 @@ def _allowed_tools(allowed: Any) -> tuple[str, list[str]]:
     tools = allowed.get("tools") if isinstance(allowed, dict) else None
     if mode not in ("auto", "required") or not isinstance(tools, list) or not tools:
         raise _bad_choice("of the type 'allowed_tools' must have a 'mode', auto or required, and 'tools'")
+    if len(tools) > MAX_TOOLS:
+        raise _bad_choice(f"may have at most {MAX_TOOLS} allowed tools")
     return mode, [_function_named(tool) for tool in tools]
 
 

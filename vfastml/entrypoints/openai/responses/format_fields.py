@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vfastml.engine.dispatch_requests import Constraint
-from vfastml.entrypoints.openai.constraint_fields import Schema, schema_json
+from vfastml.entrypoints.collection_bound import FreeObject
+from vfastml.entrypoints.openai.constraint_fields import schema_json
 from vfastml.errors import InvalidRequestError
 
 _SCHEMA = "text.format.schema"
@@ -20,7 +21,7 @@ class TextFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
-    schema_: Annotated[Schema | None, Field(alias="schema")] = None
+    schema_: Annotated[FreeObject | None, Field(alias="schema")] = None
     strict: bool | None = None
     description: str | None = None
 

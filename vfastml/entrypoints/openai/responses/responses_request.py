@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vfastml.engine.dispatch_requests import Constraint, TemplateOptions, TextGenerationReq, ToolUse
 from vfastml.engine.text_parameters import MAX_LOGPROBS
-from vfastml.entrypoints.limits import MAX_EFFORT_CHARS, MAX_METADATA, MAX_METADATA_CHARS, MAX_METADATA_NAME_CHARS
+from vfastml.entrypoints.collection_bound import AtMost
+from vfastml.entrypoints.limits import (
+    MAX_EFFORT_CHARS,
+    MAX_INCLUDED,
+    MAX_METADATA,
+    MAX_METADATA_CHARS,
+    MAX_METADATA_NAME_CHARS,
+)
 from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.api_request import Name
 from vfastml.entrypoints.openai.beam_fields import BeamFields
@@ -30,7 +37,7 @@ Metadata = Annotated[
         Annotated[str, Field(max_length=MAX_METADATA_NAME_CHARS)],
         Annotated[str, Field(max_length=MAX_METADATA_CHARS)],
     ],
-    Field(max_length=MAX_METADATA),
+    AtMost(MAX_METADATA),
 ]
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -75,7 +82,7 @@ class ResponsesRequest(SamplingFields, GuidedFields, BeamFields, ToolFields, Tem
     stream: bool | None = None
     max_output_tokens: TokenCount | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    include: list[Includable] | None = None
+    include: Annotated[list[Includable], AtMost(MAX_INCLUDED)] | None = None
     text: TextFields | None = None
     reasoning: ReasoningFields | None = None
     max_tool_calls: TokenCount | None = None
