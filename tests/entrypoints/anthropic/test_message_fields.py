@@ -9,6 +9,8 @@ import pytest
 
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml.engine.dispatch_requests import Constraint, TemplateOptions, TextGenerationReq, TokenizeReq, ToolUse
+from vfastml.entrypoints.anthropic.messages_request import MessagesRequest
+from vfastml.errors import InvalidRequestError
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"name": "weather", "description": "Of a city.", "input_schema": SCHEMA}
@@ -157,6 +159,21 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("thread", {"type": "create"}, "'thread'"),
     ("compaction", {}, "'compaction'"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("output_format", "output_format"), ("output_config", "output_config.format")]
+)
+def test_a_schema_that_is_nested_too_deep_is_refused_by_name(place: str, name: str) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(100_000):
+        schema = {"not": schema}
+    form = {"type": "json_schema", "schema": schema}
+    sent = {place: form if place == "output_format" else {"format": form}}
+    body = MessagesRequest.model_validate({"max_tokens": 1, "messages": [{"role": "user", "content": "hi"}], **sent})
+    with pytest.raises(InvalidRequestError, match=f"'{name}'") as caught:
+        body.to_work("id")
+    assert caught.value.param == name
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])

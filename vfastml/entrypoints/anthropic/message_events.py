@@ -68,6 +68,8 @@ class MessageEvents(Wording):
             yield self._called(piece)
 
     def _called(self, piece: ToolCallPiece) -> bytes:
+        # Parsers end a call before they begin the next one: a piece that is not of the open block is the first of its
+        # call, which alone has the id and the name.
         opened = self._opened(("tool_use", piece.index), tool_block(piece.id, piece.name))
         return opened + (self._piece("input_json_delta", partial_json=piece.arguments) if piece.arguments else b"")
 

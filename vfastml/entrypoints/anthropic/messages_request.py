@@ -53,5 +53,6 @@ class MessagesRequest(PromptFields):
         return MessageStyle(stop_sequences=self.stop_sequences or (), shown_thinking=shown)
 
     def _constraint(self) -> Constraint | None:
-        asked = (self.output_config and self.output_config.format) or self.output_format
-        return None if asked is None else asked.to_wire()
+        if self.output_config is not None and self.output_config.format is not None:
+            return self.output_config.format.to_wire("output_config.format")
+        return None if self.output_format is None else self.output_format.to_wire("output_format")

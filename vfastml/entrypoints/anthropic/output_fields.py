@@ -36,9 +36,9 @@ class OutputFormat(Block):
     type: Literal["json_schema"]
     schema_: Annotated[FreeObject, Field(alias="schema")]
 
-    def to_wire(self) -> Constraint:
-        """What the engine takes."""
-        return Constraint("json_schema", schema_json(self.schema_, "output_config"))
+    def to_wire(self, param: str) -> Constraint:
+        """What the engine takes. Raises InvalidRequestError, about the field `param`."""
+        return Constraint("json_schema", schema_json(self.schema_, param))
 
 
 class OutputConfig(Block):

@@ -135,4 +135,4 @@ def schema_json(value: Any, param: str = "response_format") -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     except RecursionError as error:
-        raise InvalidRequestError("The schema is nested too deep.", param=param) from error
+        raise InvalidRequestError(f"The schema in '{param}' is nested too deep.", param=param) from error
