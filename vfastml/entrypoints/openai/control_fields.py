@@ -11,7 +11,7 @@ from vfastml.entrypoints.openai.api_request import ApiRequest
 
 
 class ControlFields(ApiRequest):
-    """Of every request for text."""
+    """Of OpenAI's APIs for text. Anthropic's has headers for the deadline and the timings."""
 
     deadline_s: Annotated[float, Field(gt=0, le=MAX_DEADLINE_S)] | None = None
     """Seconds that it may wait and run; then it fails."""

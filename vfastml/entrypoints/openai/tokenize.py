@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,13 +21,13 @@ from vfastml.entrypoints.openai import unsupported_fields
 from vfastml.entrypoints.openai.api_request import ApiRequest
 from vfastml.entrypoints.openai.json_response import build_json_response
 from vfastml.entrypoints.openai.messages import Messages
+from vfastml.entrypoints.openai.sampling_fields import TokenId
 from vfastml.entrypoints.openai.template_fields import TemplateFields
 from vfastml.entrypoints.openai.tool_fields import ToolFields
 from vfastml.entrypoints.routes import Route
+from vfastml.entrypoints.text_answer import succeeded
 from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError
-
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class TokenizeRequest(ToolFields, TemplateFields):
@@ -95,8 +95,8 @@ def tokenize_routes(engine: DispatchEngine) -> list[Route]:
         async def endpoint(request: Request) -> Response:
             body = parse_body(await request.body(), schema)
             work = body.to_work(gen_request_id("tok"))
-            result = await engine.dispatch(work).get_result()
-            if respond is None or result.error is not None:
+            result = await succeeded(engine.dispatch(work))
+            if respond is None:
                 return build_json_response(work.request_id, result)
             return ApiJSONResponse(respond(result.result))
 
