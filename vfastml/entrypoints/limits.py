@@ -41,6 +41,8 @@ MAX_BACKGROUND = 512
 """Responses under way in the background."""
 MAX_EVENT_LOG_BYTES = 2 << 20
 """Of what is kept of the stream of one of them."""
+MAX_UNREAD_LOG_BYTES = 16 << 20
+"""Of the same, while somebody who reads it is behind."""
 
 MAX_DEADLINE_S = 86400
 """Of a request; a day."""

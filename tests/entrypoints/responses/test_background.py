@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with, never_end
@@ -15,8 +14,8 @@ from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.limits import MAX_EVENT_LOG_BYTES
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
-from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
 from vfastml.errors import InvalidRequestError, RateLimitError, RequestCancelledError, ServerLostError
 
 
@@ -197,6 +196,12 @@ async def test_readers_come_and_go_while_it_grows(client: httpx.AsyncClient, eng
     assert parsed_events((await staying).text) == events[2:]
 
 
+async def test_a_stream_of_large_events_is_whole(client: httpx.AsyncClient) -> None:
+    fields = {"input": "hi", "background": True, "stream": True, "instructions": "i" * (MAX_EVENT_LOG_BYTES // 2)}
+    events = parsed_events((await client.post(URL, json=fields)).text)
+    assert (events[0]["sequence_number"], told(events[-1:])) == (0, ["completed"])
+
+
 async def test_a_cancelled_stream_ends(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     engine.script = never_end
     creating = asyncio.create_task(client.post(URL, json={"input": "hi", "background": True, "stream": True}))
@@ -207,49 +212,3 @@ async def test_a_cancelled_stream_ends(client: httpx.AsyncClient, engine: FakeDi
     await client.post(f"{one}/cancel")
     assert told(parsed_events((await creating).text))[-1] == "output_text.delta"
     assert (await client.get(one)).json()["status"] == "cancelled"
-
-
-async def sent_by(stream: LogStream) -> bytes:
-    sent: list[bytes] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message.get("body", b""))
-
-    await stream({}, send, send)  # type: ignore[arg-type]
-    return b"".join(sent)
-
-
-async def test_a_log_has_the_last_of_the_events() -> None:
-    log = EventLog(max_bytes=1000)
-    for _ in range(100):
-        log.add([{"type": "response.created", "text": "x" * 50}])
-    log.close()
-    assert 0 < log.num_bytes <= 1000
-    assert not log.has(0)
-    assert log.has(99)
-    assert len(log.since(99)) == 1
-    assert log.since(100) == []
-    assert await sent_by(LogStream(log, 0, 10.0)) == b""
-    assert (await sent_by(LogStream(log, 99, 10.0))).count(b"event:") == 1
-
-
-async def test_comments_keep_a_silent_stream_alive() -> None:
-    log = EventLog()
-    sending = asyncio.create_task(sent_by(LogStream(log, 0, 0.01)))
-    await asyncio.sleep(0.05)
-    log.add([{"type": "response.created"}])
-    log.close()
-    sent = await sending
-    assert sent.startswith(b": keep-alive\n\n")
-    assert sent.endswith(b"\n\n")
-    assert b"response.created" in sent
-
-
-@pytest.mark.parametrize("number", ["1", "0"])
-async def test_what_is_forgotten_is_refused(number: str) -> None:
-    log = EventLog(max_bytes=150)
-    for _ in range(10):
-        log.add([{"type": "response.created"}])
-    with pytest.raises(InvalidRequestError) as caught:
-        log_stream(log, {"starting_after": number}, 10.0)
-    assert caught.value.param == "starting_after"

@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import weakref
 from collections.abc import Iterable
 
-from starlette.types import Receive, Scope, Send
-
-from vfastml.entrypoints.limits import MAX_EVENT_LOG_BYTES
+from vfastml.entrypoints.limits import MAX_EVENT_LOG_BYTES, MAX_UNREAD_LOG_BYTES
 from vfastml.entrypoints.openai.responses.numbered_events import NumberedEvents
 from vfastml.entrypoints.openai.responses.output_items import Event
-from vfastml.entrypoints.openai.responses.query_fields import Query, whole_number
-from vfastml.entrypoints.openai.sampling_fields import INT32_MAX
-from vfastml.entrypoints.streaming import EventResponse, Wording
-from vfastml.errors import InvalidRequestError
 
 
 class EventLog:
-    """Has the last of the events, up to `max_bytes`. Any number of readers may follow it."""
+    """Has the last of the events: those that came last together, and before them up to `max_bytes`, or up to
+    `max_unread_bytes` of what a reader has not taken yet."""
 
-    def __init__(self, max_bytes: int = MAX_EVENT_LOG_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_EVENT_LOG_BYTES, max_unread_bytes: int = MAX_UNREAD_LOG_BYTES) -> None:
         self.num_bytes = 0
         self.is_closed = False
         self._max_bytes = max_bytes
+        self._max_unread_bytes = max_unread_bytes
         self._numbers = NumberedEvents()
         self._first = 0
         """The number of the first event that is there."""
         self._events: list[bytes] = []
+        self._readers: weakref.WeakSet[LogReader] = weakref.WeakSet()
         self._news = asyncio.Event()
+
+    @property
+    def end(self) -> int:
+        """The number of the event that comes next."""
+        return self._first + len(self._events)
 
     def add(self, events: Iterable[Event]) -> None:
         """The next events."""
+        newest = self.end
         encoded = self._numbers.encoded(events)
         self._events += encoded
         self.num_bytes += sum(map(len, encoded))
-        while self.num_bytes > self._max_bytes:
-            self._drop_half()
+        self._drop(min([newest, *[reader.number for reader in self._readers]]), self._max_bytes)
+        self._drop(newest, self._max_unread_bytes)
         self._wake()
 
     def close(self) -> None:
         """There are no more."""
         self.is_closed = True
         self._wake()
+
+    def reader(self, number: int) -> LogReader:
+        """One that begins with the event of that number. What it has not taken is kept as long as it is there."""
+        reader = LogReader(self, number)
+        self._readers.add(reader)
+        return reader
 
     def has(self, number: int) -> bool:
         """Whether nothing from that number on has been dropped."""
@@ -52,16 +61,19 @@ class EventLog:
         """All from that number on that are there now."""
         return self._events[max(0, number - self._first) :]
 
-    async def wait(self) -> None:
-        """For more, or for the end."""
-        if not self.is_closed:
+    async def wait(self, number: int) -> None:
+        """Until there is something from that number on, or there is no more to come."""
+        while not self.is_closed and number >= self.end:
             await self._news.wait()
 
-    def _drop_half(self) -> None:
-        half = (len(self._events) + 1) // 2
-        self.num_bytes -= sum(map(len, self._events[:half]))
-        self._first += half
-        del self._events[:half]
+    def _drop(self, end: int, max_bytes: int) -> None:
+        """The oldest, while they are more than so much, up to the event of that number."""
+        count = 0
+        while self.num_bytes > max_bytes and self._first + count < end:
+            self.num_bytes -= len(self._events[count])
+            count += 1
+        del self._events[:count]
+        self._first += count
 
     def _wake(self) -> None:
         """Who waits is woken; who comes later waits for what comes later."""
@@ -69,43 +81,28 @@ class EventLog:
         self._news = asyncio.Event()
 
 
-def log_stream(log: EventLog | None, query: Query, keep_alive_s: float) -> LogStream:
-    """What is in the log behind the event `starting_after`. Raises InvalidRequestError if it is not there."""
-    if log is None:
-        message = "Only a response that was created with 'background' and 'stream' can be streamed again."
-        raise InvalidRequestError(message, param="stream")
-    number = whole_number(query, "starting_after", -1, 0, INT32_MAX) + 1
-    if not log.has(number):
-        raise InvalidRequestError("The events behind that one are forgotten already.", param="starting_after")
-    return LogStream(log, number, keep_alive_s)
+class LogReader:
+    """Takes the events of a log in their order."""
 
-
-class LogStream(EventResponse):
-    """Sends what is in the log from that number on, and what comes, until the log is closed. For a reader who is so
-    slow that events are dropped before they are sent, it ends early. A comment goes out after `keep_alive_s` of
-    silence."""
-
-    def __init__(self, log: EventLog, number: int, keep_alive_s: float) -> None:
-        super().__init__()
+    def __init__(self, log: EventLog, number: int) -> None:
+        self.number = number
+        """Of the next event that it takes."""
         self._log = log
-        self._number = number
-        self._keep_alive_s = keep_alive_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        while self._log.has(self._number):
-            events = self._log.since(self._number)
-            self._number += len(events)
-            if events:
-                await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
-            elif self._log.is_closed:
-                break
-            else:
-                await self._wait(send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    def has_ended(self) -> bool:
+        """Whether it has taken all that there will be."""
+        return self._log.is_closed and self.number >= self._log.end
 
-    async def _wait(self, send: Send) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._log.wait(), self._keep_alive_s)
-            return
-        await send({"type": "http.response.body", "body": Wording.keep_alive, "more_body": True})
+    def is_left_behind(self) -> bool:
+        """Whether something has been dropped that it has not taken."""
+        return not self._log.has(self.number)
+
+    def take(self) -> list[bytes]:
+        """What has come and was not taken."""
+        events = self._log.since(self.number)
+        self.number += len(events)
+        return events
+
+    async def wait(self) -> None:
+        """For something to take, or for the end."""
+        await self._log.wait(self.number)

@@ -15,6 +15,7 @@ from vfastml.entrypoints.openai.responses.output_items import (
     OutputItem,
     ReasoningItem,
     Status,
+    error_event,
 )
 from vfastml.entrypoints.timings import TimedAnswer
 from vfastml.errors import VFastMLError
@@ -98,10 +99,7 @@ class GrowingResponse:
         self._drop_open()
         told = {"code": _ERROR_CODES.get(error.status, "server_error"), "message": error.message}
         self._head |= {"status": "failed", "error": told}
-        return [
-            {"type": "error", "code": error.code, "message": error.message, "param": error.param},
-            self._whole("failed"),
-        ]
+        return [error_event(error), self._whole("failed")]
 
     def cancel(self) -> None:
         """Stopped on request: there is nobody to tell."""

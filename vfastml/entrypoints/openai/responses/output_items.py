@@ -8,10 +8,16 @@ from typing import Any, ClassVar, Literal
 from vfastml.engine.dispatch_replies import PlaceLogprobs, ToolCallPiece
 from vfastml.entrypoints.openai.logprobs import chat_logprobs
 from vfastml.entrypoints.openai.responses.item_ids import new_item_id
+from vfastml.errors import VFastMLError
 
 Body = dict[str, Any]
 Event = dict[str, Any]
 Status = Literal["in_progress", "completed", "incomplete"]
+
+
+def error_event(error: VFastMLError) -> Event:
+    """What went wrong."""
+    return {"type": "error", "code": error.code, "message": error.message, "param": error.param}
 
 
 class OutputItem:

@@ -15,9 +15,10 @@ from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses, RunningResponse
-from vfastml.entrypoints.openai.responses.event_log import EventLog, LogStream, log_stream
+from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_item_list import item_page
+from vfastml.entrypoints.openai.responses.log_stream import LogStream, log_stream
 from vfastml.entrypoints.openai.responses.query_fields import one_of
 from vfastml.entrypoints.openai.responses.reading import read
 from vfastml.entrypoints.openai.responses.response_events import ResponseEvents
