@@ -14,6 +14,7 @@ from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 
 URL = "/v1/responses"
+MESSAGE_DONE = ["output_text.done", "content_part.done", "output_item.done"]
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 

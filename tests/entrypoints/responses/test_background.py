@@ -9,7 +9,7 @@ import httpx
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with, never_end
-from tests.entrypoints.responses.event_stream import URL, parsed_events, told
+from tests.entrypoints.responses.event_stream import MESSAGE_DONE, URL, parsed_events, told
 from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
@@ -210,5 +210,17 @@ async def test_a_cancelled_stream_ends(client: httpx.AsyncClient, engine: FakeDi
     one = f"{URL}/{engine.requests[0].request_id}"
     await status_after(client, engine.requests[0].request_id, "not yet", "queued")
     await client.post(f"{one}/cancel")
-    assert told(parsed_events((await creating).text))[-1] == "output_text.delta"
-    assert (await client.get(one)).json()["status"] == "cancelled"
+    events = parsed_events((await creating).text)
+    assert told(events)[-5:] == ["output_text.delta", *MESSAGE_DONE, "error"]
+    assert (events[-2]["item"]["status"], events[-1]["code"]) == ("incomplete", "request_cancelled")
+    response = (await client.get(one)).json()
+    assert (response["status"], response["output"]) == ("cancelled", [events[-2]["item"]])
+
+
+async def test_a_stream_that_is_cancelled_from_elsewhere_says_so(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    engine.script = fail_with(RequestCancelledError(), after=["Hel"])
+    response = await client.post(URL, json={"input": "hi", "background": True, "stream": True})
+    *_, error = parsed_events(response.text)
+    assert (error["type"], error["code"]) == ("error", "request_cancelled")

@@ -7,14 +7,13 @@ from typing import Any
 import httpx
 
 from tests.entrypoints.fake_dispatch_engine import PLACE, FakeDispatchEngine, fail_with
-from tests.entrypoints.responses.event_stream import URL, delta, saying, streamed, told
+from tests.entrypoints.responses.event_stream import MESSAGE_DONE, URL, delta, saying, streamed, told
 from vfastml.engine.dispatch_replies import Accepted, Delta, ToolCallPiece
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.errors import ServerLostError
 
 BEGUN = ["created", "in_progress"]
 MESSAGE_BEGUN = ["output_item.added", "content_part.added"]
-MESSAGE_DONE = ["output_text.done", "content_part.done", "output_item.done"]
 
 
 async def test_text(client: httpx.AsyncClient) -> None:

@@ -41,7 +41,7 @@ class RunningResponse:
 
         def settle(reader: asyncio.Task[None]) -> None:
             if reader.cancelled():
-                self.growing.cancel()
+                self._tell(self.growing.cancel())
                 self._task.cancel()
             if self.log is not None:
                 self.log.close()
@@ -58,7 +58,7 @@ class RunningResponse:
         try:
             await read(self._task, self.growing, self._tell)
         except RequestCancelledError:
-            self.growing.cancel()
+            self._tell(self.growing.cancel())
         except Exception as error:
             self._tell(self.growing.fail(shown_to_client(error)))
 

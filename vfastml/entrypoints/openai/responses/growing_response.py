@@ -18,14 +18,14 @@ from vfastml.entrypoints.openai.responses.output_items import (
     error_event,
 )
 from vfastml.entrypoints.timings import TimedAnswer
-from vfastml.errors import VFastMLError
+from vfastml.errors import RequestCancelledError, VFastMLError
 
 _ERROR_CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 """Of a response; every other status is one of these to the API."""
 
 
 class GrowingResponse:
-    """Fed with deltas until it is finished, failed or cancelled; all but the last tell the events that it makes."""
+    """Fed with deltas until it is finished, failed or cancelled; all tell the events that it makes."""
 
     def __init__(self, head: Body, *, with_timings: bool = False) -> None:
         """`head`: the body but for what the model adds. `with_timings`: it says how long it took."""
@@ -101,11 +101,11 @@ class GrowingResponse:
         self._head |= {"status": "failed", "error": told}
         return [error_event(error), self._whole("failed")]
 
-    def cancel(self) -> None:
-        """Stopped on request: there is nobody to tell."""
-        if self._open is not None:
-            self._open.status = "incomplete"
+    def cancel(self) -> list[Event]:
+        """Stopped on request, or with the gateway. What was being said is kept."""
+        events = list(self._closed("incomplete"))
         self._head["status"] = "cancelled"
+        return [*events, error_event(RequestCancelledError())]
 
     def _whole(self, kind: str) -> Event:
         return {"type": f"response.{kind}", "response": self.body()}
