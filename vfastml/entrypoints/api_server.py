@@ -143,7 +143,7 @@ class Gateway:
                 chat_route(engine, keep_alive_s),
                 completions_route(engine, keep_alive_s),
                 cancel_route(engine),
-                *responses_routes(engine, self._background, keep_alive_s, self._config.max_open_per_key),
+                *responses_routes(engine, self._background, self._config),
                 *models_routes(engine),
                 *tokenize_routes(engine),
                 *anthropic_routes(engine, keep_alive_s),

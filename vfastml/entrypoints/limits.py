@@ -39,6 +39,8 @@ MAX_STORED_BYTES = 256 << 20
 """Of all stored responses, with the conversations that they go on from."""
 MAX_BACKGROUND = 512
 """Responses under way in the background."""
+MAX_BACKGROUND_BYTES = 256 << 20
+"""Of their requests' bodies, and of the conversations that they go on from."""
 MAX_EVENT_LOG_BYTES = 2 << 20
 """Of what is kept of the stream of one of them."""
 MAX_UNREAD_LOG_BYTES = 16 << 20

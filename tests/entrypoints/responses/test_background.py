@@ -118,6 +118,19 @@ async def test_no_more_than_may_be(engine: FakeDispatchEngine) -> None:
         assert engine.open_requests == 2
 
 
+async def test_no_more_bytes_than_may_be(engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    gateway = Gateway(dispatch_engine=engine)
+    gateway._background = BackgroundResponses(max_bytes=10_000)
+    long = {"instructions": "x" * 6000}
+    async with client_of(gateway) as client:
+        first = await begun(client, **long)
+        assert (await client.post(URL, json={"input": "hi", "background": True, **long})).status_code == 429
+        await begun(client)
+        await client.post(f"{URL}/{first['id']}/cancel")
+        await begun(client, **long)
+
+
 async def test_no_more_of_a_key_than_it_may_have(engine: FakeDispatchEngine) -> None:
     engine.script = never_end
     async with client_of(Gateway(GatewayConfig(api_keys=("ann", "bob"), max_open_per_key=2), engine)) as client:

@@ -15,6 +15,7 @@ from vfastml.engine.dispatch_replies import ToolCallPiece
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.limits import MAX_BODY_BYTES
 from vfastml.errors import ServerLostError
 
 
@@ -115,6 +116,20 @@ async def test_no_conversation_grows_beyond_what_could_be_sent(client: httpx.Asy
         error = response.json()["error"]
         assert (response.status_code, error["param"]) == (400, "previous_response_id")
         assert error["code"] == "context_length_exceeded"
+
+
+async def test_what_a_body_may_hold_is_answered_and_gone_on_from(engine: FakeDispatchEngine) -> None:
+    async with client_of(Gateway(GatewayConfig(max_body_bytes=2 * MAX_BODY_BYTES), engine)) as client:
+        first = await answered(client, input="x" * (MAX_BODY_BYTES + 1))
+        await answered(client, previous_response_id=first["id"])
+
+
+async def test_what_has_become_longer_than_it_was_sent_is_answered(engine: FakeDispatchEngine) -> None:
+    given = [{"role": "assistant", "content": [{"type": "output_text", "text": ""}] * 8}]
+    async with client_of(Gateway(GatewayConfig(max_body_bytes=500), engine)) as client:
+        first = await answered(client, input=given)
+        response = await client.post(URL, json={"input": "hi", "previous_response_id": first["id"]})
+        assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
 async def test_input_items_by_the_page(client: httpx.AsyncClient) -> None:

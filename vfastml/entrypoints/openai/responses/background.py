@@ -9,22 +9,22 @@ import msgspec
 
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.http_errors import shown_to_client
-from vfastml.entrypoints.limits import MAX_BACKGROUND
+from vfastml.entrypoints.limits import MAX_BACKGROUND, MAX_BACKGROUND_BYTES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.reading import read, tell_nobody
 from vfastml.entrypoints.openai.responses.response_store import Owner
+from vfastml.entrypoints.openai.responses.turn import Turn
 from vfastml.errors import RateLimitError, RequestCancelledError
 
 
 class RunningResponse:
-    """One that grows in a task of its own. With a log, its events are told there. `context`: see StoredResponse."""
+    """One that grows in a task of its own. With a log, its events are told there."""
 
-    def __init__(
-        self, growing: GrowingResponse, task: DispatchTask, context: tuple[bytes, ...], log: EventLog | None
-    ) -> None:
+    def __init__(self, growing: GrowingResponse, task: DispatchTask, turn: Turn, log: EventLog | None) -> None:
         self.growing = growing
-        self.context = context
+        self.context = turn.context
+        self.num_bytes = turn.num_bytes
         self.log = log
         self._task = task
         self._tell = tell_nobody if log is None else log.add
@@ -64,17 +64,22 @@ class RunningResponse:
 
 
 class BackgroundResponses:
-    """Those that are under way in this gateway; no more of them than `most` in all."""
+    """Those that are under way in this gateway; no more of them than `most` in all, and no more of what they were sent
+    than `max_bytes`, unless it is one alone."""
 
-    def __init__(self, most: int = MAX_BACKGROUND) -> None:
+    def __init__(self, most: int = MAX_BACKGROUND, max_bytes: int = MAX_BACKGROUND_BYTES) -> None:
         self._most = most
+        self._max_bytes = max_bytes
         self._running: dict[tuple[Owner, str], RunningResponse] = {}
 
-    def check_room(self, owner: Owner, most_of_owner: int) -> None:
-        """Raises RateLimitError if there are as many as may be, of all or of an owner with a key; 0 is no bound."""
-        if len(self._running) >= self._most:
-            raise RateLimitError("As many responses are in the background as may be.", retry_after_s=1.0)
-        if owner is not None and 0 < most_of_owner <= sum(other == owner for other, _ in self._running):
+    def check_room(self, turn: Turn, most_of_owner: int) -> None:
+        """Raises RateLimitError if there are as many as may be, of all or of an owner with a key (0 is no bound), or if
+        the turn would be too much beside them."""
+        num_bytes = turn.num_bytes + sum(running.num_bytes for running in self._running.values())
+        if len(self._running) >= self._most or (self._running and num_bytes > self._max_bytes):
+            raise RateLimitError("As much is in the background as may be.", retry_after_s=1.0)
+        of_owner = sum(other == turn.owner for other, _ in self._running)
+        if turn.owner is not None and 0 < most_of_owner <= of_owner:
             message = "This API key has as many responses in the background as it may have requests open."
             raise RateLimitError(message, retry_after_s=1.0)
 

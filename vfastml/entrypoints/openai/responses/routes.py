@@ -13,6 +13,7 @@ from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import Timings, Usage
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import TENANT
+from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses, RunningResponse
 from vfastml.entrypoints.openai.responses.event_log import EventLog
@@ -32,11 +33,9 @@ from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
 
 
-def responses_routes(
-    engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float, most_per_key: int
-) -> list[Route]:
-    """The built-in routes; `most_per_key` is for responses in the background."""
-    api = _Endpoints(engine, background, keep_alive_s, most_per_key)
+def responses_routes(engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig) -> list[Route]:
+    """The built-in routes. A key has as many responses in the background as it may have requests open."""
+    api = _Endpoints(engine, background, config)
     one = "/v1/responses/{id}"
     return [
         Route("POST", "/v1/responses", api.create, "Answer an input", ResponsesRequest),
@@ -48,18 +47,18 @@ def responses_routes(
 
 
 class _Endpoints:
-    def __init__(
-        self, engine: DispatchEngine, background: BackgroundResponses, keep_alive_s: float, most_per_key: int
-    ) -> None:
+    def __init__(self, engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig) -> None:
         self._engine = engine
-        self._most_per_key = most_per_key
         self._background = background
-        self._keep_alive_s = keep_alive_s
+        self._most_per_key = config.max_open_per_key
+        self._max_body_bytes = config.max_body_bytes
+        self._keep_alive_s = config.keep_alive_s
         self._store = ResponseStore()
 
     async def create(self, http: Request) -> Response:
-        request = parse_body(await http.body(), ResponsesRequest)
-        turn = Turn.of(request, self._store)
+        body = await http.body()
+        request = parse_body(body, ResponsesRequest)
+        turn = Turn.of(request, len(body), self._store, self._max_body_bytes)
         self._check_room(turn)
         with _errors_named_by(request):
             task = self._engine.dispatch(turn.work())
@@ -82,7 +81,7 @@ class _Endpoints:
 
     def _answer_in_background(self, turn: Turn, growing: GrowingResponse, task: DispatchTask) -> Response:
         log = EventLog() if turn.request.stream else None
-        running = RunningResponse(growing, task, turn.context, log)
+        running = RunningResponse(growing, task, turn, log)
         self._background.add(turn.owner, running, functools.partial(turn.keep, growing, self._store, log))
         return _as_json(running.body) if log is None else LogStream(log, 0, self._keep_alive_s)
 
@@ -117,7 +116,7 @@ class _Endpoints:
 
     def _check_room(self, turn: Turn) -> None:
         if turn.request.background:
-            self._background.check_room(turn.owner, self._most_per_key)
+            self._background.check_room(turn, self._most_per_key)
 
     def _running(self, http: Request) -> RunningResponse | None:
         return self._background.get(TENANT.get(), http.path_params["id"])

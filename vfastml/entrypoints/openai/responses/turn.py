@@ -9,7 +9,7 @@ import msgspec
 
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.tenant import TENANT
-from vfastml.entrypoints.limits import MAX_BODY_BYTES, MAX_MESSAGES
+from vfastml.entrypoints.limits import MAX_MESSAGES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_items import Item
@@ -29,11 +29,13 @@ class Turn:
     response_id: str
     context: tuple[bytes, ...]
     """See StoredResponse: what was said before, and the input."""
+    num_bytes: int
+    """Of the request's body, and of what was said before."""
 
     @classmethod
-    def of(cls, request: ResponsesRequest, store: ResponseStore) -> Turn:
-        """The caller's. Raises InvalidRequestError if what it goes on from is not in the store, or is more than could
-        be sent at once."""
+    def of(cls, request: ResponsesRequest, body_bytes: int, store: ResponseStore, max_body_bytes: int) -> Turn:
+        """The caller's, whose body was so long. Raises InvalidRequestError if what it goes on from is not in the store,
+        or if that is more, with the input, than a body may be."""
         owner, previous_id = TENANT.get(), request.previous_response_id
         previous = None if previous_id is None else store.get(owner, previous_id)
         if previous_id is not None and previous is None:
@@ -44,9 +46,9 @@ class Turn:
             )
         earlier = () if previous is None else previous.conversation
         context = (*earlier, msgspec.json.encode(request.input))
-        if sum(map(len, context)) > MAX_BODY_BYTES:
+        if earlier and sum(map(len, context)) > max_body_bytes:
             raise _too_long()
-        return cls(owner, request, new_response_id(), context)
+        return cls(owner, request, new_response_id(), context, body_bytes + sum(map(len, earlier)))
 
     def work(self) -> TextGenerationReq:
         """What the engine takes. Raises InvalidRequestError for more items than could be sent at once."""
