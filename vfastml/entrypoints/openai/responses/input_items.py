@@ -9,7 +9,7 @@ from pydantic import PlainValidator
 
 from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_MESSAGES
 from vfastml.entrypoints.openai.responses.item_ids import new_item_id
-from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.errors import InvalidRequestError, UnsupportedError, UserError
 
 Item = dict[str, Any]
 
@@ -90,23 +90,35 @@ def _parts(value: Any, place: str, known: tuple[str, ...]) -> list[Item]:
         raise InvalidRequestError(f"'{place}' must be a string or a list of parts.", param=place)
     if len(value) > MAX_CONTENT_PARTS:
         raise InvalidRequestError(f"'{place}' may have at most {MAX_CONTENT_PARTS} parts.", param=place)
-    return [_part(part, f"{place}[{position}]", known) for position, part in enumerate(value)]
+    return [_part(part, place, position, known) for position, part in enumerate(value)]
 
 
-def _part(part: Any, place: str, known: tuple[str, ...]) -> Item:
+def _part(part: Any, place: str, position: int, known: tuple[str, ...]) -> Item:
+    kind = part.get("type") if isinstance(part, dict) else None
+    text = part.get(_TEXT_OF[kind]) if kind in known else None
+    if not isinstance(text, str):
+        # Only here its place is put into words: of good parts there are many.
+        raise _bad_part(part, f"{place}[{position}]", known)
+    checked = {"type": kind, _TEXT_OF[kind]: text}
+    return {**checked, "annotations": [], "logprobs": []} if kind == "output_text" else checked
+
+
+def _bad_part(part: Any, place: str, known: tuple[str, ...]) -> UserError:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str):
-        raise InvalidRequestError(f"'{place}' must be an object with a 'type'.", param=place)
+        return InvalidRequestError(f"'{place}' must be an object with a 'type'.", param=place)
     if kind not in known:
         place = f"{place}.type"
-        raise UnsupportedError(f"'{place}' must be that of a text: other parts are not supported.", param=place)
-    name = _TEXT_OF[kind]
-    checked = {"type": kind, name: _string(part, name, place)}
-    return {**checked, "annotations": [], "logprobs": []} if kind == "output_text" else checked
+        return UnsupportedError(f"'{place}' must be that of a text: other parts are not supported.", param=place)
+    return _no_string(_TEXT_OF[kind], place)
 
 
 def _string(item: Item, name: str, place: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        raise InvalidRequestError(f"'{place}.{name}' must be a string.", param=f"{place}.{name}")
+        raise _no_string(name, place)
     return value
+
+
+def _no_string(name: str, place: str) -> InvalidRequestError:
+    return InvalidRequestError(f"'{place}.{name}' must be a string.", param=f"{place}.{name}")

@@ -19,13 +19,14 @@ from vfastml.entrypoints.openai.responses.background import BackgroundResponses,
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
 from vfastml.entrypoints.openai.responses.input_item_list import item_page
+from vfastml.entrypoints.openai.responses.kept_items import items_of
 from vfastml.entrypoints.openai.responses.log_stream import LogStream, log_stream
 from vfastml.entrypoints.openai.responses.query_fields import one_of
 from vfastml.entrypoints.openai.responses.reading import read
 from vfastml.entrypoints.openai.responses.response_events import ResponseEvents
 from vfastml.entrypoints.openai.responses.response_store import ResponseStore, StoredResponse
 from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
-from vfastml.entrypoints.openai.responses.turn import Turn, items_of
+from vfastml.entrypoints.openai.responses.turn import Turn
 from vfastml.entrypoints.routes import Route
 from vfastml.entrypoints.streaming import EventStream
 from vfastml.entrypoints.timings import SERVER_TIMING, TimedAnswer

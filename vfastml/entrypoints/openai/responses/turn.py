@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -12,8 +11,8 @@ from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.limits import MAX_MESSAGES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
-from vfastml.entrypoints.openai.responses.input_items import Item
 from vfastml.entrypoints.openai.responses.item_ids import new_response_id
+from vfastml.entrypoints.openai.responses.kept_items import items_of
 from vfastml.entrypoints.openai.responses.response_body import response_head
 from vfastml.entrypoints.openai.responses.response_store import Owner, ResponseStore, StoredResponse
 from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
@@ -55,7 +54,7 @@ class Turn:
         earlier = items_of(self.context[:-1])
         if len(earlier) + len(self.request.input) > MAX_MESSAGES:
             raise _too_long()
-        return self.request.to_work(self.response_id, earlier)
+        return self.request.to_work(self.response_id, [msgspec.json.decode(item) for item in earlier])
 
     def begun(self, model: str | None) -> GrowingResponse:
         """The answer, before anything is said."""
@@ -76,11 +75,6 @@ class Turn:
             bool(self.request.background),
             log,
         )
-
-
-def items_of(turns: Iterable[bytes]) -> list[Item]:
-    """As they are kept in the store."""
-    return [item for turn in turns for item in msgspec.json.decode(turn)]
 
 
 def _too_long() -> InvalidRequestError:
