@@ -149,6 +149,23 @@ async def test_input_items_by_the_page(client: httpx.AsyncClient) -> None:
     assert (listed["data"], listed["first_id"], listed["has_more"]) == ([], None, False)
 
 
+async def test_no_two_items_of_a_conversation_have_one_id(client: httpx.AsyncClient) -> None:
+    given = [{"role": "user", "content": "a", "id": name} for name in ("same", "same", "z" * 513)]
+    first = await answered(client, input=given)
+    going_on = [*given[:1], *first["output"], {"role": "user", "content": "b", "id": "other"}]
+    second = await answered(client, input=going_on, previous_response_id=first["id"])
+    ids: list[str] = []
+    after, has_more = "", True
+    while has_more:
+        page = (await client.get(f"{URL}/{second['id']}/input_items?order=asc&limit=1{after}")).json()
+        ids.append(page["last_id"])
+        after, has_more = f"&after={ids[-1]}", page["has_more"]
+        assert len(ids) <= 7
+    assert len(set(ids)) == 7
+    assert (ids[0], ids[3], ids[6]) == ("same", first["output"][0]["id"], "other")
+    assert max(map(len, ids)) <= 512
+
+
 @pytest.mark.parametrize(
     ("path", "param"),
     [

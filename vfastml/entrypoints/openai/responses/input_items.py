@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
-from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_MESSAGES
+from vfastml.entrypoints.limits import MAX_CONTENT_PARTS, MAX_MESSAGES, MAX_NAME_CHARS
 from vfastml.entrypoints.openai.responses.item_ids import new_item_id
 from vfastml.errors import InvalidRequestError, UnsupportedError, UserError
 
@@ -31,6 +31,17 @@ def checked_input(value: Any) -> list[Item]:
     return [_checked(item, f"input[{position}]") for position, item in enumerate(value)]
 
 
+def told_apart(items: Iterable[Item], taken: Iterable[str]) -> list[Item]:
+    """The same items, with new ids where theirs are taken, or another one's of them."""
+    ids = set(taken)
+    apart = []
+    for item in items:
+        own = {**item, "id": new_item_id(item["type"])} if item["id"] in ids else item
+        ids.add(own["id"])
+        apart.append(own)
+    return apart
+
+
 Input = Annotated[list[Item], PlainValidator(checked_input, json_schema_input_type=str | list[Item])]
 
 
@@ -43,8 +54,9 @@ def _checked(item: Any, place: str) -> Item:
         place = f"{place}.type"
         raise UnsupportedError(f"'{place}' with this value is not supported by this server.", param=place)
     sent_id = item.get("id")
+    is_name = isinstance(sent_id, str) and 0 < len(sent_id) <= MAX_NAME_CHARS
     return {
-        "id": sent_id if isinstance(sent_id, str) and sent_id else new_item_id(kind),
+        "id": sent_id if is_name else new_item_id(kind),
         "type": kind,
         "status": "completed",
         **check(item, place),

@@ -11,8 +11,9 @@ from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.limits import MAX_MESSAGES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
+from vfastml.entrypoints.openai.responses.input_items import told_apart
 from vfastml.entrypoints.openai.responses.item_ids import new_response_id
-from vfastml.entrypoints.openai.responses.kept_items import items_of
+from vfastml.entrypoints.openai.responses.kept_items import id_of, items_of
 from vfastml.entrypoints.openai.responses.response_body import response_head
 from vfastml.entrypoints.openai.responses.response_store import Owner, ResponseStore, StoredResponse
 from vfastml.entrypoints.openai.responses.responses_request import ResponsesRequest
@@ -44,7 +45,8 @@ class Turn:
                 code="previous_response_not_found",
             )
         earlier = () if previous is None else previous.conversation
-        context = (*earlier, msgspec.json.encode(request.input))
+        items = told_apart(request.input, map(id_of, items_of(earlier)))
+        context = (*earlier, msgspec.json.encode(items))
         if earlier and sum(map(len, context)) > max_body_bytes:
             raise _too_long()
         return cls(owner, request, new_response_id(), context, body_bytes + sum(map(len, earlier)))
