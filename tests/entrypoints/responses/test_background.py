@@ -9,7 +9,7 @@ import httpx
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with, never_end
-from tests.entrypoints.responses.event_stream import MESSAGE_DONE, URL, parsed_events, told
+from tests.entrypoints.responses.event_stream import MESSAGE_DONE, URL, parsed_events, saying, told
 from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
@@ -182,6 +182,14 @@ async def test_streamed_and_streamed_again(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{one}?stream=true&starting_after={last}")).text == ""
     assert (await client.get(f"{one}?stream=true&starting_after=-1")).status_code == 400
     assert (await client.get(one)).json() == events[-1]["response"]
+
+
+async def test_what_ends_without_a_word_was_under_way_too(
+    client: httpx.AsyncClient, engine: FakeDispatchEngine
+) -> None:
+    engine.script = saying([])
+    response = await client.post(URL, json={"input": "hi", "background": True, "stream": True})
+    assert told(parsed_events(response.text))[:3] == ["created", "queued", "in_progress"]
 
 
 async def test_readers_come_and_go_while_it_grows(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:

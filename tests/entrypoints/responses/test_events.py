@@ -75,6 +75,19 @@ async def test_thoughts_words_and_calls_are_items_of_their_own(
     assert [item["id"] for item in added] == [item["id"] for item in output]
 
 
+async def test_more_of_an_earlier_call_belongs_to_it(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    first, second = ToolCallPiece(0, "call_a", "look", '{"at":'), ToolCallPiece(1, "call_b", "hear", "{}")
+    engine.script = saying([delta(tool_calls=[first, second, ToolCallPiece(0, arguments="1}")])])
+    events = await streamed(client)
+    output = events[-1]["response"]["output"]
+    assert [(item["call_id"], item["arguments"], item["status"]) for item in output] == [
+        ("call_a", '{"at":1}', "completed"),
+        ("call_b", "{}", "completed"),
+    ]
+    done = {event["output_index"]: event["item"] for event in events if event["type"] == "response.output_item.done"}
+    assert [done[0], done[1]] == output
+
+
 async def test_words_after_a_call_are_another_message(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     engine.script = saying([delta("a"), delta(tool_calls=[ToolCallPiece(0, "c", "f", "{}")]), delta("b")])
     output = (await streamed(client))[-1]["response"]["output"]

@@ -33,6 +33,7 @@ class GrowingResponse:
         self._head = dict(head)
         self._items: list[OutputItem] = []
         self._open: OutputItem | None = None
+        self._calls: dict[int, FunctionCallItem] = {}
         self._is_told_of = False
         self._with_timings = with_timings
         self._timings = Timings()
@@ -131,16 +132,25 @@ class GrowingResponse:
         yield self._open.say(text, places)
 
     def _call(self, piece: ToolCallPiece) -> Iterator[Event]:
-        if not isinstance(self._open, FunctionCallItem) or self._open.index != piece.index:
-            yield from self._opened(FunctionCallItem(len(self._items), piece))
-        assert isinstance(self._open, FunctionCallItem)
-        yield from self._open.add(piece)
+        call = self._calls.get(piece.index)
+        if call is None:
+            call = self._calls[piece.index] = FunctionCallItem(len(self._items), piece)
+            yield from self._opened(call)
+        elif call is not self._open:
+            yield from self._reopened(call)
+        yield from call.add(piece)
 
     def _opened(self, item: OutputItem) -> Iterator[Event]:
         yield from self._closed("completed")
         self._items.append(item)
         self._open = item
         yield from item.opening()
+
+    def _reopened(self, item: OutputItem) -> Iterator[Event]:
+        """Its end is told again when it comes."""
+        yield from self._closed("completed")
+        item.status = "in_progress"
+        self._open = item
 
     def _closed(self, status: Status) -> Iterator[Event]:
         if self._open is not None:

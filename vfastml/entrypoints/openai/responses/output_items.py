@@ -146,7 +146,6 @@ class FunctionCallItem(OutputItem):
 
     def __init__(self, place: int, piece: ToolCallPiece) -> None:
         super().__init__(place)
-        self.index = piece.index
         self._call_id = piece.id
         self._name = piece.name
         self._pieces: list[str] = []

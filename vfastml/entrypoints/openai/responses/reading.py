@@ -19,8 +19,13 @@ def tell_nobody(_: list[Event]) -> None:
 async def read(task: DispatchTask, growing: GrowingResponse, tell: Tell = tell_nobody) -> None:
     """Let it grow by all that comes of the task. Raises the task's VFastMLError; cancelled, it cancels the task."""
     async for delta in task:
-        if growing.status == "queued":
-            tell(growing.begin())
+        _begin(growing, tell)
         tell(growing.add(delta))
+    _begin(growing, tell)
     growing.note_timings(task.timings or Timings())
     tell(growing.finish(task.usage or Usage()))
+
+
+def _begin(growing: GrowingResponse, tell: Tell) -> None:
+    if growing.status == "queued":
+        tell(growing.begin())
