@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with, never_end
@@ -15,7 +16,9 @@ from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.limits import MAX_EVENT_LOG_BYTES
+from vfastml.entrypoints.openai.responses import routes
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
+from vfastml.entrypoints.openai.responses.response_store import ResponseStore
 from vfastml.errors import InvalidRequestError, RateLimitError, RequestCancelledError, ServerLostError
 
 
@@ -77,6 +80,27 @@ async def test_forgotten_while_it_grows(client: httpx.AsyncClient, engine: FakeD
     assert (await client.delete(f"{URL}/{body['id']}")).json()["deleted"]
     assert (await client.get(f"{URL}/{body['id']}")).status_code == 404
     assert engine.open_requests == 0
+
+
+async def test_forgotten_by_a_client_that_does_not_wait(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
+    engine.script = never_end
+    one = f"{URL}/{(await begun(client))['id']}"
+    forgetting = asyncio.create_task(client.delete(one))
+    while not engine.cancelled:
+        await asyncio.sleep(0)
+    forgetting.cancel()
+    await asyncio.wait([forgetting])
+    assert (await client.get(one)).status_code == 404
+
+
+async def test_forgotten_though_it_was_too_long_to_be_kept(
+    engine: FakeDispatchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.script = never_end
+    monkeypatch.setattr(routes, "ResponseStore", lambda: ResponseStore(max_bytes=10))
+    async with client_of(Gateway(dispatch_engine=engine)) as client:
+        body = await begun(client)
+        assert (await client.delete(f"{URL}/{body['id']}")).json()["deleted"]
 
 
 async def test_failed(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:

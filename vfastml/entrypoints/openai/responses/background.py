@@ -26,6 +26,8 @@ class RunningResponse:
         self.context = turn.context
         self.num_bytes = turn.num_bytes
         self.log = log
+        self.is_forgotten = False
+        """Nobody wants it any more."""
         self._task = task
         self._tell = tell_nobody if log is None else log.add
         self._tell(growing.wait())
@@ -53,6 +55,11 @@ class RunningResponse:
         """Returns once it has ended, and all that was to be called then has been."""
         self._reader.cancel()
         await asyncio.wait([self._reader])
+
+    async def forget(self) -> None:
+        """Stop it. It is not kept, even if nobody waits for that."""
+        self.is_forgotten = True
+        await self.stop()
 
     async def _read(self) -> None:
         try:
@@ -84,11 +91,12 @@ class BackgroundResponses:
             raise RateLimitError(message, retry_after_s=1.0)
 
     def add(self, owner: Owner, running: RunningResponse, keep: Callable[[], None]) -> None:
-        """Until it has ended; then it is kept."""
+        """Until it has ended; then it is kept, unless it is forgotten."""
 
         def then() -> None:
             del self._running[owner, running.growing.id]
-            keep()
+            if not running.is_forgotten:
+                keep()
 
         self._running[owner, running.growing.id] = running
         running.when_ended(then)

@@ -8,9 +8,6 @@ from vfastml.errors import InvalidRequestError
 
 Query = Mapping[str, str]
 
-_MOST_DIGITS = 9
-"""Longer numbers would take their time to be read."""
-
 
 def one_of(query: Query, name: str, values: tuple[str, ...]) -> str:
     """The first of the values where there is none. Raises InvalidRequestError for another one."""
@@ -25,7 +22,8 @@ def whole_number(query: Query, name: str, default: int, least: int, most: int) -
     text = query.get(name)
     if text is None:
         return default
-    is_number = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    # Long ones would take their time to be read.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
     if not is_number or not least <= int(text) <= most:
         raise InvalidRequestError(f"'{name}' must be a whole number from {least} to {most}.", param=name)
     return int(text)

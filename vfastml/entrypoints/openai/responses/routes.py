@@ -93,11 +93,11 @@ class _Endpoints:
         return _as_json(found.body)
 
     async def delete(self, http: Request) -> Response:
+        response_id = http.path_params["id"]
         running = self._running(http)
         if running is not None:
-            await running.stop()
-        response_id = http.path_params["id"]
-        if not self._store.remove(TENANT.get(), response_id):
+            await running.forget()
+        elif not self._store.remove(TENANT.get(), response_id):
             raise _not_found()
         return ApiJSONResponse({"id": response_id, "object": "response", "deleted": True})
 
