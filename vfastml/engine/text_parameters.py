@@ -104,4 +104,5 @@ def checked(name: str, value: Any) -> Any:
 def check_token_bounds(min_tokens: int | None, max_tokens: int | None) -> None:
     """Raises InvalidRequestError if both are asked for and contradict each other."""
     if min_tokens is not None and max_tokens is not None and min_tokens > max_tokens:
-        raise InvalidRequestError("'min_tokens' must not be larger than 'max_tokens'.", param="min_tokens")
+        message = "'min_tokens' must not be larger than the maximum that is asked for."
+        raise InvalidRequestError(message, param="min_tokens")

@@ -150,6 +150,18 @@ async def test_refused(
     assert engine.requests == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "foreign"),
+    [({"min_tokens": 9, "max_output_tokens": 5}, "'max_tokens'"), ({"use_beam_search": True}, "'n'")],
+)
+async def test_no_error_names_a_field_that_is_refused_here(
+    client: httpx.AsyncClient, fields: dict[str, Any], foreign: str
+) -> None:
+    response = await client.post(URL, json={"input": "hi", **fields})
+    assert response.status_code == 400
+    assert foreign not in response.json()["error"]["message"]
+
+
 async def test_names_of_metadata_are_bounded(client: httpx.AsyncClient) -> None:
     for length, status in ((64, 200), (65, 400)):
         response = await client.post(URL, json={"input": "hi", "metadata": {"x" * length: "y"}})

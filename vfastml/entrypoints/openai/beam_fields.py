@@ -45,7 +45,7 @@ class BeamFields(ApiRequest):
             return None
         width = self.beam_width or n or 1
         if width < 2:
-            message = "Beam search needs at least 2 beams: set 'beam_width', or 'n' for as many answers as beams."
+            message = "Beam search needs at least 2 beams: set 'beam_width'."
             raise InvalidRequestError(message, param="beam_width")
         return BeamSearch(
             width=width,

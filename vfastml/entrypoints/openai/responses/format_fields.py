@@ -32,10 +32,8 @@ class TextFormat(BaseModel):
         if self.type == "json_object":
             return Constraint("json_object")
         if self.schema_ is None:
-            raise InvalidRequestError(
-                "A format of the type 'json_schema' needs a 'schema'.", param="text.format.schema"
-            )
-        return Constraint("json_schema", schema_json(self.schema_, "text.format.schema"))
+            raise InvalidRequestError("A format of the type 'json_schema' needs a 'schema'.", param=_SCHEMA)
+        return Constraint("json_schema", schema_json(self.schema_, _SCHEMA))
 
     def told(self) -> dict[str, Any]:
         """As the response repeats it."""

@@ -106,7 +106,7 @@ def _parts(value: Any, place: str, known: tuple[str, ...]) -> list[Item]:
 
 
 def _part(part: Any, place: str, position: int, known: tuple[str, ...]) -> Item:
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind: Any = part.get("type") if isinstance(part, dict) else None
     text = part.get(_TEXT_OF[kind]) if kind in known else None
     if not isinstance(text, str):
         # Only here its place is put into words: of good parts there are many.
