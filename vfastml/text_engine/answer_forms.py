@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vfastml.engine.dispatch_requests import TemplateOptions, TextGenerationReq, ToolUse
-from vfastml.text_engine.answer_grammars import AnswerGrammars
+from vfastml.text_engine.answer_grammars import AnswerGrammars, Asked
 from vfastml.text_engine.chat_dialect import ChatDialect
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.constraints.token_matcher import TokenMatcher
@@ -42,7 +42,7 @@ class AnswerForms:
         tools = offered_tools(request)
         reasoning = None if request.messages is None else self._dialect.reasoning
         has_begun = reasoning is not None and _ends_within(reasoning, prompt_end, request.template)
-        matcher = self._grammars.matcher(tools, request.constraint, reasoning, has_begun=has_begun)
+        matcher = self._grammars.matcher(Asked(tools, request.constraint, reasoning, has_begun))
         splits = request.splits_reasoning
         if tools is None and not (splits and reasoning):
             return AnswerForm(matcher)

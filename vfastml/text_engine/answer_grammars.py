@@ -4,6 +4,7 @@ with calls in it."""
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from vfastml.engine.dispatch_requests import Constraint, ToolUse
@@ -20,6 +21,17 @@ _ANSWER = "answer"
 """Name of the constraint's own grammar, beside the main one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the form of an answer depends on."""
+
+    tools: ToolUse | None = None
+    constraint: Constraint | None = None
+    reasoning: ReasoningMarkers | None = None
+    has_begun: bool = False
+    """The prompt ends within reasoning."""
+
+
 class AnswerGrammars:
     """Of one model. Safe to use from two threads."""
 
@@ -29,24 +41,17 @@ class AnswerGrammars:
         self._special_id = special_id
         self._compiler = compiler
 
-    def matcher(
-        self,
-        tools: ToolUse | None,
-        constraint: Constraint | None,
-        reasoning: ReasoningMarkers | None,
-        *,
-        has_begun: bool,
-    ) -> TokenMatcher | None:
-        """None: the answer may be anything. `has_begun`: the prompt ends within reasoning. Raises InvalidRequestError,
-        or UnsupportedError, with the name of the field at fault."""
-        if tools is None and constraint is None:
+    def matcher(self, asked: Asked) -> TokenMatcher | None:
+        """None: the answer may be anything. Raises InvalidRequestError, or UnsupportedError, with the name of the field
+        at fault."""
+        if asked.tools is None and asked.constraint is None:
             return None
         try:
-            return self._compiled(self._compiler_for(), tools, constraint, reasoning, has_begun=has_begun)
+            return self._compiled(self._compiler_for(), asked)
         except UnsupportedError as error:
-            if constraint is not None:
+            if asked.constraint is not None:
                 raise
-            if tools is not None and tools.choice == "required":
+            if asked.tools is not None and asked.tools.choice == "required":
                 raise UnsupportedError("Forced calls are not supported by this model.", param="tool_choice") from error
             return None  # calls are still found, if the model makes any
 
@@ -55,63 +60,39 @@ class AnswerGrammars:
             raise UnsupportedError("Constraints are not supported by this server.", param=PARAM)
         return self._compiler
 
-    def _compiled(
-        self,
-        compiler: ConstraintCompiler,
-        tools: ToolUse | None,
-        constraint: Constraint | None,
-        reasoning: ReasoningMarkers | None,
-        *,
-        has_begun: bool,
-    ) -> TokenMatcher | None:
-        if constraint is not None:
-            alone = compiler.matcher(constraint)  # what is wrong with it is said of it
-            if tools is None and reasoning is None:
+    def _compiled(self, compiler: ConstraintCompiler, asked: Asked) -> TokenMatcher | None:
+        if asked.constraint is not None:
+            alone = compiler.matcher(asked.constraint)  # what is wrong with it is said of it
+            if asked.tools is None and asked.reasoning is None:
                 return alone
-        functions = [] if tools is None else offered_functions(tools, compiler)
-        parts = (tools, constraint, reasoning)
+        functions = [] if asked.tools is None else offered_functions(asked.tools, compiler)
         try:
-            return self._joined(compiler, functions, *parts, has_begun=has_begun)
+            return self._joined(compiler, functions, asked)
         except InvalidRequestError:
             # Each was fine by itself: together, or in this form, they are more than the compiler takes.
-            return self._loosened(compiler, functions, *parts, has_begun=has_begun)
+            return self._loosened(compiler, functions, asked)
 
     def _loosened(
-        self,
-        compiler: ConstraintCompiler,
-        functions: list[OfferedFunction],
-        tools: ToolUse | None,
-        constraint: Constraint | None,
-        reasoning: ReasoningMarkers | None,
-        *,
-        has_begun: bool,
+        self, compiler: ConstraintCompiler, functions: list[OfferedFunction], asked: Asked
     ) -> TokenMatcher | None:
-        simple = [function.with_any_arguments() for function in functions]
         try:
-            return self._joined(compiler, simple, tools, constraint, reasoning, has_begun=has_begun)
+            return self._joined(compiler, [function.with_any_arguments() for function in functions], asked)
         except InvalidRequestError as error:
-            if tools is not None and tools.choice == "auto" and constraint is None:
+            if asked.tools is not None and asked.tools.choice == "auto" and asked.constraint is None:
                 return None
             message = "The tools are too many, or their parameters too complex, to be kept to."
             raise InvalidRequestError(message, param="tools") from error
 
     def _joined(
-        self,
-        compiler: ConstraintCompiler,
-        functions: list[OfferedFunction],
-        tools: ToolUse | None,
-        constraint: Constraint | None,
-        reasoning: ReasoningMarkers | None,
-        *,
-        has_begun: bool,
+        self, compiler: ConstraintCompiler, functions: list[OfferedFunction], asked: Asked
     ) -> TokenMatcher | None:
-        body = self._body(tools, functions, constraint)
+        body = self._body(asked.tools, functions, asked.constraint)
         if body is None:
             return None
-        thoughts = "" if reasoning is None else self._thoughts(reasoning, has_begun=has_begun)
+        thoughts = "" if asked.reasoning is None else self._thoughts(asked.reasoning, has_begun=asked.has_begun)
         lark = f"%llguidance {{}}\nstart: {'thoughts body' if thoughts else 'body'}\nbody: {body}\n{thoughts}"
-        has_answer = constraint is not None and f"@{_ANSWER}" in body.split("\n")[0]
-        return compiler.of_grammar(_beside(lark, constraint if has_answer else None))
+        has_answer = f"@{_ANSWER}" in body.split("\n")[0]
+        return compiler.of_grammar(_beside(lark, asked.constraint if has_answer else None))
 
     def _body(
         self, tools: ToolUse | None, functions: list[OfferedFunction], constraint: Constraint | None

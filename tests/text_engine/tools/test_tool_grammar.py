@@ -10,7 +10,7 @@ import pytest
 from tests.text_engine.output_parsers.parsed_text import found
 from vfastml.engine.dispatch_requests import TextGenerationReq, ToolUse
 from vfastml.errors import InvalidRequestError
-from vfastml.text_engine.answer_grammars import AnswerGrammars
+from vfastml.text_engine.answer_grammars import AnswerGrammars, Asked
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
 from vfastml.text_engine.tools.offered_functions import closed, offered_functions, offered_tools
@@ -233,7 +233,7 @@ def _nested(depth: int) -> dict[str, Any]:
         {"enum": [str(number) for number in range(70_000)]},
         {"description": "x" * (300 << 10)},
         {"properties": {f"p{number}": {} for number in range(257)}},
-        {"anyOf": [{} for _ in range(2001)]},
+        {"anyOf": [{} for _ in range(3001)]},
     ],
     ids=["nested", "enum", "long", "properties", "alternatives"],
 )
@@ -299,22 +299,22 @@ def test_tools_that_are_too_much_together_lose_their_schemas_not_their_guarantee
 
     monkeypatch.setattr(compiler, "of_grammar", of_grammar)
     grammars = AnswerGrammars(TOOL_FORMATS["hermes"], encoder.special_id, compiler)
-    matcher: Any = grammars.matcher(use(WEATHER, NOW), None, None, has_begun=False)
+    matcher: Any = grammars.matcher(Asked(use(WEATHER, NOW)))
     text = '<tool_call>\n{"name": "get_weather", "arguments": {"town": 1}}\n</tool_call>'
     tokens = encoder.encode_text(text, max_tokens=1000, add_special_tokens=False)
     assert matcher._state.try_consume_tokens(tokens) == len(tokens)
     strict = use({**WEATHER, "strict": True})
     with pytest.raises(InvalidRequestError) as refused:
-        grammars.matcher(strict, None, None, has_begun=False)
+        grammars.matcher(Asked(strict))
     assert refused.value.param == "tools"
-    assert grammars.matcher(ToolUse(strict.tools, "auto"), None, None, has_begun=False) is None
+    assert grammars.matcher(Asked(ToolUse(strict.tools, "auto"))) is None
 
 
 def test_calls_that_a_template_cannot_render_are_not_several(
     encoder: PromptEncoder, compiler: ConstraintCompiler
 ) -> None:
     grammars = AnswerGrammars(TOOL_FORMATS["llama3_json"], encoder.special_id, compiler)
-    matcher: Any = grammars.matcher(use(NOW), None, None, has_begun=False)
+    matcher: Any = grammars.matcher(Asked(use(NOW)))
     one = '{"name": "now", "parameters": {}}'
     tokens = encoder.encode_text(f"{one}; {one}", max_tokens=1000, add_special_tokens=False)
     assert matcher._state.try_consume_tokens(tokens) < len(tokens)

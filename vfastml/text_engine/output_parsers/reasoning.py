@@ -22,6 +22,15 @@ class ReasoningMarkers:
     begin: str
     end: str
 
+    def begun_in(self, text: str) -> bool | None:
+        """Whether the text, which nothing comes before, begins with reasoning. None: more of it has to come."""
+        begun = text.lstrip()
+        if len(text) - len(begun) > MAX_SPACE:
+            return False
+        if begun.startswith(self.begin):
+            return True
+        return None if may_become(begun, [self.begin]) else False
+
 
 REASONING: dict[str, ReasoningMarkers] = {
     "think": ReasoningMarkers("think", "<think>", "</think>"),
@@ -65,13 +74,13 @@ class ReasoningParser:
         return self._answer.push(held) + self._answer.flush()
 
     def _at_start(self, text: str) -> Parsed:
-        begun = text.lstrip()
-        if len(text) - len(begun) <= MAX_SPACE and begun.startswith(self._markers.begin):
-            self._state = self._thinking
-            return self._thinking(begun[len(self._markers.begin) :])
-        if len(text) - len(begun) <= MAX_SPACE and may_become(begun, [self._markers.begin]):
+        begun = self._markers.begun_in(text)
+        if begun is None:
             self._held = text
             return Parsed()
+        if begun:
+            self._state = self._thinking
+            return self._thinking(text.lstrip()[len(self._markers.begin) :])
         self._state = self._answer.push
         return self._answer.push(text)
 
@@ -127,16 +136,12 @@ class KeptReasoning:
         return Parsed(held) if self.in_reasoning else self._answer.push(held) + self._answer.flush()
 
     def _at_start(self, text: str) -> Parsed:
-        begun = text.lstrip()
-        if len(text) - len(begun) <= MAX_SPACE:
-            if begun.startswith(self._markers.begin):
-                self._state = self._thinking
-                return self._thinking(text)
-            if may_become(begun, [self._markers.begin]):
-                self._held = text
-                return Parsed()
-        self._state = self._answer.push
-        return self._answer.push(text)
+        begun = self._markers.begun_in(text)
+        if begun is None:
+            self._held = text
+            return Parsed()
+        self._state = self._thinking if begun else self._answer.push
+        return self._state(text)
 
     def _thinking(self, text: str) -> Parsed:
         before, end, after = text.partition(self._markers.end)
