@@ -27,7 +27,7 @@ WEATHER = {
     },
 }
 TOOLS = {"tools": [{"type": "function", "function": WEATHER}]}
-QUESTIONS = ["Who painted the Mona Lisa?", "What is the weather in Paris?", "Name a prime number.", "Say hello."]
+QUESTIONS = ["Who painted the Mona Lisa?", "What is the weather in Paris?", "Say hello."]
 
 KINDS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0},
