@@ -28,10 +28,13 @@ class RowMasks:
         constrained = [number for number, row in enumerate(rows) if row in self._places]
         if not constrained:
             return
-        words = self._pending.result()[[self._places[rows[number]] for number in constrained]]
+        words = ~self._pending.result()[[self._places[rows[number]] for number in constrained]]
         bits = np.unpackbits(words.view(np.uint8), axis=-1, count=logits.shape[-1], bitorder="little")
-        forbidden = torch.from_numpy(bits == 0).to(logits.device)
-        logits[constrained] = logits[constrained].masked_fill(forbidden, -torch.inf)
+        forbidden = torch.from_numpy(bits.view(np.bool_)).to(logits.device)
+        if len(constrained) == len(logits):  # then nothing need be copied
+            logits.masked_fill_(forbidden, -torch.inf)
+        else:
+            logits[constrained] = logits[constrained].masked_fill(forbidden, -torch.inf)
 
 
 class MaskFiller:
