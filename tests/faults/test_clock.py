@@ -29,6 +29,8 @@ JUMPS_S = (DAY_S, -DAY_S, 3650 * DAY_S, 1, 0)
 
 SHOWN_ONLY = {
     "vfastml/entrypoints/openai/replies.py",  # `created` of an answer
+    "vfastml/entrypoints/openai/responses/growing_response.py",  # `completed_at` of a response
+    "vfastml/entrypoints/openai/responses/response_body.py",  # `created_at` of one
     "vfastml/models_servers/model_server.py",  # `created` of a model
     "vfastml/models_servers/model_server_text_hf.py",
     "vfastml/text_engine/step_trace.py",  # a file's name
