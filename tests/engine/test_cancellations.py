@@ -97,6 +97,8 @@ async def test_every_server_is_asked(start_server, start_engine, counts, expecte
     engine = await start_engine(*servers)
     await all_live(engine)
     assert await engine.cancel_by_name("elsewhere") == expected
+    # Who has found the request does not wait for the others to hear of it.
+    await until(lambda: all(server.asked_handles for server in servers))
     assert [server.asked_handles for server in servers] == [[handle_of("elsewhere")]] * 2
 
 
