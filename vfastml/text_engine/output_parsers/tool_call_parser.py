@@ -115,8 +115,7 @@ class ToolCallParser:
             self._held = text
             return Parsed(), ""
         if text[0] in _BETWEEN and len(self._raw) < _LONGEST_GAP:
-            rest = text.lstrip(_SEPARATORS) or ""
-            rest = text[1:] if rest == text else rest
+            rest = text.lstrip(_SEPARATORS) if text[0] in _SEPARATORS else text[1:]
             self._raw += text[: len(text) - len(rest)]
             return Parsed(), rest
         if self._syntax.begins_call(text[0]):
