@@ -22,10 +22,14 @@ class AttentionOptions:
 
 
 class AttentionBackend(Protocol):
-    """`prepare` once for each step, `forward` for each layer of it."""
+    """`prepare` once for each step, then `forward` for each layer of it, or `attend` where the layer's keys and values
+    have been written already."""
+
+    name: str
+    """For logs, and for `--attention-backend`."""
 
     def prepare(self, inputs: BatchInputs) -> Any:
-        """The step's metadata, which `forward` gets back."""
+        """The step's metadata, which `forward` and `attend` get back."""
 
     def forward(
         self,
@@ -38,6 +42,9 @@ class AttentionBackend(Protocol):
     ) -> torch.Tensor:
         """Writes key and value [T, num_kv_heads, dim] into the cache, then attends with query [T, num_heads, dim], both
         after RoPE. Returns [T, num_heads, value_dim]."""
+
+    def attend(self, layer: int, query: torch.Tensor, meta: Any, options: AttentionOptions) -> torch.Tensor:
+        """The second half of `forward`: the step's keys and values are in the cache."""
 
 
 @dataclass(slots=True)

@@ -79,6 +79,8 @@ class SdpaMeta:
 class SdpaAttention:
     """AttentionBackend on a KVCache."""
 
+    name = "sdpa"
+
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
 
@@ -103,12 +105,17 @@ class SdpaAttention:
         """See AttentionBackend."""
         meta = meta.on(query.device)
         self._cache.write(layer, meta.slots, key, value)
-        output = query.new_empty(*query.shape[:2], value.shape[-1])
+        return self.attend(layer, query, meta, options)
+
+    def attend(self, layer: int, query: torch.Tensor, meta: SdpaMeta, options: AttentionOptions) -> torch.Tensor:
+        """See AttentionBackend."""
+        meta = meta.on(query.device)
+        output = query.new_empty(*query.shape[:2], self._cache.values[layer].shape[-1])
         for group in meta.groups:
-            output[group.tokens] = self._attend(layer, query[group.tokens], group, options)
+            output[group.tokens] = self._attend_group(layer, query[group.tokens], group, options)
         return output
 
-    def _attend(self, layer: int, query: torch.Tensor, group: _Group, options: AttentionOptions) -> torch.Tensor:
+    def _attend_group(self, layer: int, query: torch.Tensor, group: _Group, options: AttentionOptions) -> torch.Tensor:
         keys = self._gather(self._cache.keys[layer], group)
         values = self._gather(self._cache.values[layer], group)
         num_rows, num_queries = group.query_positions.shape

@@ -1,0 +1,1 @@
+"""The kernels on a GPU if there is one, else in Triton's interpreter."""
