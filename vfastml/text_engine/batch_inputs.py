@@ -36,7 +36,7 @@ class BatchInputs:
     """
 
     input_ids: torch.Tensor
-    """[T] int64."""
+    """[T] int64. -1 - n: the token that was sampled as number n of the step before, and that only the device knows."""
     position_ids: torch.Tensor
     """[T] int64: each token's place in its own sequence."""
     slots: torch.Tensor
@@ -72,6 +72,8 @@ def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.dev
         start, table = sequence.num_computed, sequence.block_table
         end = start + row.num_tokens
         tokens += sequence.tokens[start:end]
+        if end > len(sequence.tokens):
+            tokens.append(-1 - sequence.pending_row)
         tables.append(table)
         token_ends.append(len(tokens))
         context_lens.append(end)

@@ -48,7 +48,7 @@ class BlockManager:
         changed, if the blocks for all its tokens and one more, beside `spare` others, are not free."""
         hits = self._cached_prefix(sequence)
         revived = sum(self._blocks[block].ref_count == 0 for block in hits)
-        wanted = self._blocks_for(len(sequence.tokens) + 1) - len(hits) + revived
+        wanted = self._blocks_for(sequence.length + 1) - len(hits) + revived
         if wanted + spare > self.num_free:
             return False
         for block in hits:
@@ -59,8 +59,8 @@ class BlockManager:
         return True
 
     def num_owed(self, sequence: Sequence) -> int:
-        """Blocks for its known tokens that an admitted sequence does not hold yet."""
-        return max(0, self._blocks_for(len(sequence.tokens)) - len(sequence.block_table))
+        """Blocks for its tokens that an admitted sequence does not hold yet."""
+        return max(0, self._blocks_for(sequence.length) - len(sequence.block_table))
 
     def can_extend(self, sequence: Sequence, num_tokens: int) -> bool:
         """Whether `extend` would find enough free blocks."""
@@ -83,11 +83,13 @@ class BlockManager:
         return copies
 
     def commit(self, sequence: Sequence, num_tokens: int) -> None:
-        """KV of the next `num_tokens` tokens is now in the cache: blocks that became full can be found by others."""
+        """KV of the next `num_tokens` tokens is in the cache, for whatever is computed from now on: blocks that became
+        full can be found by others, as soon as their tokens are known."""
         sequence.num_computed += num_tokens
-        if not self._caching or sequence.num_computed < (sequence.num_registered + 1) * self.block_size:
+        num_known = min(sequence.num_computed, len(sequence.tokens))
+        if not self._caching or num_known < (sequence.num_registered + 1) * self.block_size:
             return
-        num_full = sequence.num_computed // self.block_size
+        num_full = num_known // self.block_size
         self._hash_blocks(sequence, num_full)
         while sequence.num_registered < num_full:
             self._register(sequence, sequence.num_registered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
@@ -12,6 +13,7 @@ from vfastml.text_engine.scheduler import ScheduledBatch, ScheduledRow
 Sampled = list[list[SampledToken]]
 """For each row that samples, in order: a token for the sequence and one for each of its forks, or a beam's
 candidates."""
+Result = TypeVar("Result")
 Run = Callable[[ScheduledBatch], Sampled]
 
 
@@ -27,7 +29,7 @@ class RetriedStep:
     """Those that raise even when they are computed alone."""
 
 
-def attempt(run: Run, batch: ScheduledBatch) -> Sampled | Exception:
+def attempt(run: Callable[[ScheduledBatch], Result], batch: ScheduledBatch) -> Result | Exception:
     """What `run` returns, or what it raised, without the tensors that the error would keep in memory."""
     try:
         return run(batch)

@@ -88,7 +88,8 @@ class Sampler:
 
 def _draws(row: int, sequence: TokenSequence) -> list[Draw]:
     choices = range(sequence.index, sequence.index + 1 + sequence.forks)
-    return [Draw(row, sequence.sampling, choice, sequence.num_generated, sequence.tokens) for choice in choices]
+    num_generated = sequence.num_generated + sequence.num_pending
+    return [Draw(row, sequence.sampling, choice, num_generated, sequence.tokens) for choice in choices]
 
 
 def _best(logits: torch.Tensor) -> list[int]:

@@ -40,6 +40,11 @@ class ScheduledBatch:
     admitted: tuple[Sequence, ...] = ()
     """Those of the rows that waited until now, for the first time or again."""
 
+    @property
+    def sampling(self) -> list[Sequence]:
+        """Of the rows that sample, in order."""
+        return [row.sequence for row in self.rows if row.samples]
+
 
 class Scheduler:
     """Running sequences first, in the order of priority and arrival, then waiting ones, until the step's token budget
@@ -99,13 +104,19 @@ class Scheduler:
         return child
 
     def remove(self, sequence: Sequence) -> None:
-        """Finished or cancelled: its blocks are free when this returns."""
+        """Finished or cancelled: its blocks are free when this returns. A step that is on its way may still write into
+        them; whatever is launched later comes after it."""
+        self._take_off(sequence)
+        sequence.has_left = True
+
+    def _take_off(self, sequence: Sequence) -> None:
         if not (_take_out(self.running, sequence) or _take_out(self.held, sequence)):
             self.waiting.remove(sequence)
         self.blocks.release(sequence)
 
     def schedule(self) -> ScheduledBatch:
-        """The next step's rows; the blocks for their KV are already theirs. Empty only if nothing runs or waits."""
+        """The next step's rows; the blocks for their KV are already theirs. Empty only if nothing runs or waits,
+        but for sequences that end with the token that is on its way."""
         rows: list[ScheduledRow] = []
         copies: list[tuple[int, int]] = []
         preemptions_before = self.num_preemptions
@@ -119,7 +130,7 @@ class Scheduler:
         return ScheduledBatch(tuple(rows), tuple(copies), tuple(row.sequence for row in rows[num_old:]))
 
     def commit(self, batch: ScheduledBatch) -> None:
-        """The step has run: what it computed counts."""
+        """The step has run or been launched: what it computes counts."""
         commit = self.blocks.commit
         for row in batch.rows:
             commit(row.sequence, row.num_tokens)
@@ -128,14 +139,17 @@ class Scheduler:
 
     def put_back(self, batch: ScheduledBatch) -> list[ScheduledRow]:
         """The step has not run to its end: returns the rows that can be computed again as they are. A sequence whose
-        last block was to be copied is not among them: nobody knows what is in it now, so the sequence begins anew."""
+        last block was to be copied is not among them: nobody knows what is in it now, so the sequence begins anew. Nor
+        is one that has ended since the step was scheduled."""
         targets = {target for _, target in batch.copies}
         rows = []
         for row in batch.rows:
+            if row.sequence.has_left:
+                continue
             if targets.isdisjoint(row.sequence.block_table):
                 rows.append(row)
             else:
-                self.remove(row.sequence)
+                self._take_off(row.sequence)
                 self._wait_again(row.sequence)
         return rows
 
@@ -157,6 +171,8 @@ class Scheduler:
         for sequence in self.running:  # `_make_room` may cut its end off
             if budget == 0:
                 break
+            if sequence.ends_for_sure:
+                continue
             row = _row(sequence, budget)
             if sequence.num_computed + row.num_tokens > sequence.num_writable:
                 if not self._make_room(row):
@@ -223,7 +239,7 @@ def _take_out(ordered: list[Sequence], sequence: Sequence) -> bool:
 
 def _row(sequence: Sequence, budget: int) -> ScheduledRow:
     """As many of its tokens as the budget allows."""
-    num_uncomputed = len(sequence.tokens) - sequence.num_computed
+    num_uncomputed = sequence.num_uncomputed
     if num_uncomputed > _MOST_RATED and sequence.prompt_scores is not None:
         budget = min(budget, _MOST_RATED)
     return ScheduledRow(sequence, min(num_uncomputed, budget), num_uncomputed <= budget)

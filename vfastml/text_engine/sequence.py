@@ -21,15 +21,18 @@ class Sequence:
         "block_hashes",
         "block_table",
         "forks",
+        "has_left",
         "index",
         "matcher",
         "num_cached_tokens",
         "num_candidates",
         "num_computed",
+        "num_pending",
         "num_prompt_tokens",
         "num_registered",
         "num_seats",
         "num_writable",
+        "pending_row",
         "priority",
         "prompt_scores",
         "request_id",
@@ -59,6 +62,12 @@ class Sequence:
         self.tokens = tokens
         self.num_prompt_tokens = len(tokens) if num_prompt_tokens is None else num_prompt_tokens
         self.num_computed = 0
+        self.num_pending = 0
+        """Tokens that a step has been launched for and that are not in `tokens` yet."""
+        self.pending_row = 0
+        """Of the newest of them: which of the tokens that its step samples."""
+        self.has_left = False
+        """The scheduler does not know it any more; what is still on its way to it is nobody's."""
         self.num_cached_tokens: int | None = None
         """Prompt tokens that the prefix cache held at first admission; None before it."""
         self.num_registered = 0
@@ -89,9 +98,25 @@ class Sequence:
         """Of the constraint; it has accepted all generated tokens. None: the text may be anything."""
 
     @property
+    def length(self) -> int:
+        """Its tokens, and those that are on their way."""
+        return len(self.tokens) + self.num_pending
+
+    @property
     def num_uncomputed(self) -> int:
-        """Tokens that are known but have no KV yet; at least 1 while the sequence runs, 0 while it is held."""
-        return len(self.tokens) - self.num_computed
+        """Tokens that have no KV yet; at least 1 while the sequence runs, 0 while it is held."""
+        return self.length - self.num_computed
+
+    @property
+    def is_plain(self) -> bool:
+        """Its next token is chosen without looking at what it has so far, and no others split off with it: so the step
+        after the next can be launched before anybody knows the token."""
+        return self.sampling.is_plain and self.matcher is None and not (self.num_candidates or self.forks)
+
+    @property
+    def ends_for_sure(self) -> bool:
+        """With the token that is on its way to it; how it ends is not known yet."""
+        return self.num_pending > 0 and self.length - self.num_prompt_tokens >= self.sampling.max_tokens
 
     @property
     def num_generated(self) -> int:

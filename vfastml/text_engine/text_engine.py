@@ -13,6 +13,7 @@ from vfastml.text_engine.beams.beam_request import BeamRequest
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.detokenizer import Vocabulary
 from vfastml.text_engine.encoded_request import EncodedRequest
+from vfastml.text_engine.launched_step import Done, InFlight, Launch, LaunchedStep
 from vfastml.text_engine.open_request import OpenRequest
 from vfastml.text_engine.retried_step import RetriedStep, attempt, retry_in_halves
 from vfastml.text_engine.sampling import SampledToken, Sampling
@@ -49,8 +50,13 @@ class TextEngine:
         end_token_ids: Iterable[int],
         *,
         enable_prefix_caching: bool = True,
+        launch: Launch | None = None,
     ) -> None:
+        """With `launch` a step is made ready while the device still computes the one before it, wherever the next step
+        does not depend on what is in the tokens of that one; None: each is waited for, with `runner.run`."""
         self._runner = runner
+        self._launch = launch
+        self._on_its_way: LaunchedStep | None = None
         self._vocabulary = vocabulary
         self._end_token_ids = frozenset(end_token_ids)
         self._blocks = BlockManager(limits.num_blocks, limits.block_size, enable_prefix_caching=enable_prefix_caching)
@@ -67,7 +73,7 @@ class TextEngine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self._requests)
+        return bool(self._requests) or self._on_its_way is not None
 
     def add(self, encoded: EncodedRequest) -> None:
         """Queues a request, which must fit: prompt and max_tokens within max_model_len, choices or beams within
@@ -104,12 +110,13 @@ class TextEngine:
         batch = self._scheduler.schedule()
         for sequence in batch.admitted:
             self._requests[sequence.request_id].note_scheduled()
-        outcome = attempt(self._runner.run, batch)
-        if not isinstance(outcome, Exception):
-            return self._update(batch, outcome)
+        launched = self._begin(batch)
+        replies = self._end_earlier()
+        if not isinstance(launched, Exception):
+            return replies + self._end_or_leave(launched)
         if not recover:
-            raise outcome
-        return self._recover(batch, outcome)
+            raise launched
+        return replies + self._recover(batch, launched)
 
     def parts(self) -> dict[str, tuple[object, str]]:
         """What `step` consists of, in order: by name, the object and its method that does it."""
@@ -141,15 +148,45 @@ class TextEngine:
             return OpenRequest(encoded, self._vocabulary, sequence)
         return BeamRequest(encoded, search, self._vocabulary, sequence, self._end_token_ids)
 
-    def _update(self, batch: ScheduledBatch, sampled: list[list[SampledToken]]) -> StepReplies:
-        self._num_steps += 1
+    def _begin(self, batch: ScheduledBatch) -> LaunchedStep | Exception:
+        if not batch.rows:
+            return LaunchedStep(batch, Done([]))
+        outcome = attempt(self._launch or self._run, batch)
+        if isinstance(outcome, Exception):
+            return outcome
+        self._commit(batch)
+        return LaunchedStep(batch, outcome)
+
+    def _commit(self, batch: ScheduledBatch) -> None:
+        """The step is done or on its way, and so are its tokens."""
         self._scheduler.commit(batch)
+        for number, sequence in enumerate(batch.sampling):
+            sequence.num_pending += 1
+            sequence.pending_row = number
+
+    def _run(self, batch: ScheduledBatch) -> InFlight:
+        return Done(self._runner.run(batch))
+
+    def _end_earlier(self) -> StepReplies:
+        """Of the step before, if the device was left to compute it."""
+        earlier, self._on_its_way = self._on_its_way, None
+        return [] if earlier is None else self._update(earlier.batch, earlier.in_flight.result())
+
+    def _end_or_leave(self, launched: LaunchedStep) -> StepReplies:
+        if self._launch is not None and launched.is_followed_blindly:
+            self._on_its_way = launched
+            return []
+        return self._update(launched.batch, launched.in_flight.result())
+
+    def _update(self, batch: ScheduledBatch, sampled: list[list[SampledToken]]) -> StepReplies:
+        """Gives the tokens of a committed step to their sequences."""
+        self._num_steps += bool(batch.rows)
         replies: StepReplies = []
-        sequences = [row.sequence for row in batch.rows if row.samples]
-        for sequence, of_choices in zip(sequences, sampled, strict=True):
-            request = self._requests.get(sequence.request_id)
-            if request is None:
-                continue  # another choice of it has just failed
+        for sequence, of_choices in zip(batch.sampling, sampled, strict=True):
+            sequence.num_pending -= 1
+            if sequence.has_left:
+                continue  # it has ended with the step before, was cancelled, or another choice of it has just failed
+            request = self._requests[sequence.request_id]
             try:
                 self._advance(request, sequence, of_choices, replies)
             except Exception as error:
@@ -168,7 +205,9 @@ class TextEngine:
             return []
         logger.warning("a step of %d rows raised %s: it is done again in parts", len(batch.rows), type(error).__name__)
         retried = retry_in_halves(self._runner.run, rows)
-        replies = self._update(ScheduledBatch(tuple(retried.rows), ()), retried.sampled)
+        computed = ScheduledBatch(tuple(retried.rows), ())
+        self._commit(computed)
+        replies = self._update(computed, retried.sampled)
         return replies + self._failures(retried)
 
     def _failures(self, retried: RetriedStep) -> StepReplies:
