@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vfastml.text_engine.host_copies import to_device
 from vfastml.text_engine.scheduler import ScheduledBatch
 from vfastml.text_engine.sequence import Sequence
 
 Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,48 @@ class BatchInputs:
     """Which of the logits are of the rows that sample, in order; only where there are prompt pieces: else all are."""
 
 
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """A step's inputs on the host; the fields are those of BatchInputs."""
+
+    input_ids: Int64Array
+    position_ids: Int64Array
+    slots: Int64Array
+    logits_index: Int64Array
+    query_starts: Int32Array
+    context_lens: Int32Array
+    block_tables: Int32Array
+    block_starts: Int32Array
+    prompt_pieces: tuple[PromptPiece, ...]
+    sampling_logits: tuple[int, ...]
+
+    def on(self, device: torch.device) -> BatchInputs:
+        """One copy goes to the device, which may still be computing other steps."""
+        parts = (self.input_ids, self.position_ids, self.slots, self.logits_index)
+        on_device = to_device(np.concatenate(parts), device)
+        input_ids, position_ids, slots, logits_index = torch.split(on_device, [len(part) for part in parts])
+        return BatchInputs(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            slots=slots,
+            logits_index=logits_index,
+            query_starts=self.query_starts,
+            context_lens=self.context_lens,
+            block_tables=self.block_tables,
+            block_starts=self.block_starts,
+            prompt_pieces=self.prompt_pieces,
+            sampling_logits=self.sampling_logits,
+        )
+
+
 def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.device) -> BatchInputs:
+    """The packed rows on the device."""
+    return pack_batch(batch, block_size).on(device)
+
+
+def pack_batch(batch: ScheduledBatch, block_size: int) -> PackedBatch:
     """Packs the rows in their order. Takes only each row's new tokens and its block table as a whole: no work grows
-    with what a sequence has generated. numpy is called for all rows together, and one copy goes to the device."""
+    with what a sequence has generated. numpy is called for all rows together."""
     tokens: list[int] = []
     logits_tokens: list[int] = []
     tables: list[array[int]] = []
@@ -94,14 +135,11 @@ def build_batch_inputs(batch: ScheduledBatch, block_size: int, device: torch.dev
     positions = (contexts - query_starts[1:]).repeat(lengths) + np.arange(len(tokens))
     blocks = block_tables[block_starts[:-1].repeat(lengths) + positions // block_size].astype(np.int64)
     places = blocks * block_size + positions % block_size
-    parts = (np.array(tokens, dtype=np.int64), positions, places, np.array(logits_tokens, dtype=np.int64))
-    on_device = torch.from_numpy(np.concatenate(parts)).to(device, non_blocking=True)
-    input_ids, position_ids, slots, logits_index = torch.split(on_device, [len(part) for part in parts])
-    return BatchInputs(
-        input_ids=input_ids,
-        position_ids=position_ids,
-        slots=slots,
-        logits_index=logits_index,
+    return PackedBatch(
+        input_ids=np.array(tokens, dtype=np.int64),
+        position_ids=positions,
+        slots=places,
+        logits_index=np.array(logits_tokens, dtype=np.int64),
         query_starts=query_starts,
         context_lens=contexts,
         block_tables=block_tables,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
+from vfastml.text_engine.host_copies import to_device
 from vfastml.text_engine.huge_pages import huge_zeros
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
@@ -61,8 +63,11 @@ class KVCache:
         """Copies whole blocks (from, to) in every layer."""
         if not copies:
             return
+        pairs = np.array(copies, dtype=np.int64)
+        devices = {cache.device for cache in (*self.keys, *self.values)}
+        on_device = {device: to_device(pairs, device).unbind(1) for device in devices}
         for cache in (*self.keys, *self.values):
-            sources, targets = torch.tensor(copies, device=cache.device).unbind(1)
+            sources, targets = on_device[cache.device]
             cache[targets] = cache[sources]
 
 

@@ -35,7 +35,7 @@ class ModelRunner:
         masks = self._masks.begin(rows)
         logits = self._forward(inputs)
         if inputs.prompt_pieces:
-            _rate_prompts(logits, inputs.prompt_pieces)
+            rate_prompts(logits, inputs.prompt_pieces)
             logits = logits[list(inputs.sampling_logits)]
         return self._sampler.sample_rows(logits, rows, masks) if rows else []
 
@@ -44,8 +44,9 @@ class ModelRunner:
         return {"forward": (self, "_forward"), "sample": (self._sampler, "sample_rows")}
 
 
-def _rate_prompts(logits: torch.Tensor, pieces: tuple[PromptPiece, ...]) -> None:
-    """`logits` [S, vocab_size] are all of the step's."""
+def rate_prompts(logits: torch.Tensor, pieces: tuple[PromptPiece, ...]) -> None:
+    """Writes the log probabilities of the pieces' tokens into their sequences; `logits` [S, vocab_size] are all of the
+    step's."""
     for piece in pieces:
         sequence, tokens = piece.sequence, piece.sequence.tokens[piece.start : piece.stop]
         assert sequence.prompt_scores is not None
