@@ -61,7 +61,13 @@ class LLM:
         config = engine_config_for(engine_config or EngineConfig(), model_device, options)
         defaults = forward_defaults(model_forward_kwargs)
         phases = PhaseLines(_say)
-        stored = resolve_model(model_uri, token=options.token, revision=options.revision, progress=phases)
+        stored = resolve_model(
+            model_uri,
+            token=options.token,
+            revision=options.revision,
+            with_weights=config.load_format != "dummy",
+            progress=phases,
+        )
         loaded = load_engine(
             stored.folder, config, phases, options=options, name=stored.model_id, profiles=profiles_folder()
         )

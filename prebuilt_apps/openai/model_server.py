@@ -16,7 +16,7 @@ from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_pro
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS
 from vfastml.text_engine.chat_dialect import REASONING_PARSERS, TOOL_CALL_PARSERS
-from vfastml.text_engine.engine_config import DECODERS, MEASURING, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, MEASURING, QUANTIZATIONS, EngineConfig
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
@@ -53,6 +53,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
     add("--decoder", default="auto", choices=DECODERS, help="auto takes the fastest that can run the model")
     add("--quantization", choices=QUANTIZATIONS, help="8-bit weights and activations, on a CPU; default: none")
+    dummy = "dummy makes random weights in the shapes of config.json, to measure speed with"
+    add("--load-format", default="auto", choices=LOAD_FORMATS, help=dummy)
     add("--rpc-host", default="127.0.0.1", metavar="HOST", help="address that gateways connect to")
     free = "port that gateways connect to; 0 takes a free one"
     add("--rpc-port", type=flag_types.port, default=6500, metavar="PORT", help=free)
@@ -187,6 +189,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             measure_limits=options.measure_limits,
             decoder=options.decoder,
             quantization=options.quantization,
+            load_format=options.load_format,
             chat_template=options.chat_template,
             tool_call_parser=options.tool_call_parser,
             reasoning_parser=options.reasoning_parser,

@@ -128,6 +128,17 @@ def test_a_partial_snapshot_is_completed(
     assert phases == ["downloading org/name"]
 
 
+def test_weights_that_are_not_wanted_are_neither_downloaded_nor_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = fill(tmp_path / "bare", "config.json", "tokenizer.json")
+    fake = use(monkeypatch, FakeHub(None, bare))
+    assert resolve_model("org/name", with_weights=False).folder == bare
+    assert not any(fnmatch("model.safetensors", pattern) for pattern in fake.asked[0]["allow_patterns"])
+    use(monkeypatch, FakeHub(bare, AssertionError("asked the hub")))
+    assert resolve_model("org/name", with_weights=False).folder == bare
+
+
 def test_a_model_of_pickles_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, FakeHub(None, fill(tmp_path / "pickles", "config.json", "tokenizer.json")))
     with pytest.raises(ModelStoreError, match=r"org/name lacks \*.safetensors"):

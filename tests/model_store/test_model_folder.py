@@ -49,3 +49,10 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
         resolve_model(str(folder))
     (folder / shards[1]).write_bytes(b"")
     assert resolve_model(str(folder)).folder == folder
+
+
+def test_weights_that_are_not_wanted_may_be_missing(folder: Path) -> None:
+    assert resolve_model(str(folder), with_weights=False).folder == folder
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelStoreError, match=r"no config\.json"):
+        resolve_model(str(folder), with_weights=False)

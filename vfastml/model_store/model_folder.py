@@ -8,13 +8,14 @@ from pathlib import Path
 from vfastml.model_store.errors import ModelStoreError
 
 
-def check_folder(folder: Path, name: str) -> Path:
-    """That folder again. Raises ModelStoreError, with `name`, if its config or a part of its weights is missing."""
+def check_folder(folder: Path, name: str, *, with_weights: bool = True) -> Path:
+    """That folder again. Raises ModelStoreError, with `name`, if its config or, where they are wanted, a part of its
+    weights is missing."""
     if not folder.is_dir():
         raise ModelStoreError(f"There is no folder {name}: check the path given as the model uri.")
     if not (folder / "config.json").is_file():
         raise ModelStoreError(f"{name} is not a Hugging Face model: it has no config.json.")
-    if missing := missing_weights(folder):
+    if with_weights and (missing := missing_weights(folder)):
         raise ModelStoreError(
             f"{name} lacks {missing}: choose a model with safetensors weights, "
             "because pickled ones (*.bin, *.pt) are never loaded."

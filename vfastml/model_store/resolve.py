@@ -19,7 +19,7 @@ class StoredModel:
     """A model on this machine's disk."""
 
     folder: Path
-    """A plain Hugging Face folder: config, safetensors, tokenizer."""
+    """A plain Hugging Face folder: config, tokenizer, and safetensors where weights were wanted."""
     model_id: str
     """What clients call it."""
     uri: str
@@ -27,26 +27,32 @@ class StoredModel:
 
 
 def resolve_model(
-    model_uri: str, *, token: str | None = None, revision: str | None = None, progress: Progress = ignore
+    model_uri: str,
+    *,
+    token: str | None = None,
+    revision: str | None = None,
+    with_weights: bool = True,
+    progress: Progress = ignore,
 ) -> StoredModel:
     """The folder of that model, downloaded and converted first where need be.
 
     `token` is for the hub, and goes before HF_ACCESS_TOKEN and HF_TOKEN; `revision` is a branch, tag or commit there.
-    Raises ModelStoreError.
+    Without weights a folder may lack them, and none are downloaded from the hub. Raises ModelStoreError.
     """
     uri = parse_uri(model_uri)
     if revision is not None and uri.kind is not Kind.HUB:
         raise ModelStoreError(f"{model_uri} is not on a hub, so it has no revision: leave that out.")
-    return StoredModel(folder=_folder(uri, token, revision, progress), model_id=uri.model_id, uri=model_uri)
+    folder = _folder(uri, token, revision, with_weights, progress)
+    return StoredModel(folder=folder, model_id=uri.model_id, uri=model_uri)
 
 
-def _folder(uri: ModelUri, token: str | None, revision: str | None, progress: Progress) -> Path:
+def _folder(uri: ModelUri, token: str | None, revision: str | None, with_weights: bool, progress: Progress) -> Path:
     match uri.kind:
         case Kind.BUILTIN:
             return folder_of_builtin(uri.name, progress)
         case Kind.FOLDER:
-            return check_folder(uri.path, name=uri.name)
+            return check_folder(uri.path, name=uri.name, with_weights=with_weights)
         case Kind.GGUF:
             return folder_of_gguf(uri.path, progress)
         case Kind.HUB:
-            return folder_of_hub_model(uri.name, token, revision, progress)
+            return folder_of_hub_model(uri.name, token, revision, progress, with_weights=with_weights)

@@ -51,7 +51,13 @@ class TextGenerationModelServerHF(ModelServer):
         config = engine_config_for(self.engine_config, self.model_device, options)
         defaults = forward_defaults(self.model_forward_kwargs)
         try:
-            stored = resolve_model(self.model_uri, token=options.token, revision=options.revision, progress=self.report)
+            stored = resolve_model(
+                self.model_uri,
+                token=options.token,
+                revision=options.revision,
+                with_weights=config.load_format != "dummy",
+                progress=self.report,
+            )
         except ModelStoreError as error:
             raise StartError(str(error)) from error
         self._model_id = stored.model_id

@@ -13,6 +13,8 @@ DECODERS = ("auto", "hf", "fused", "fused-torch")
 """What `decoder` may be."""
 QUANTIZATIONS = ("int8",)
 """What `quantization` may be, beside None."""
+LOAD_FORMATS = ("auto", "dummy")
+"""What `load_format` may be."""
 MEASURING = ("auto", "never", "again")
 """What `measure_limits` may be."""
 
@@ -42,6 +44,9 @@ class EngineConfig:
     own, on a CPU with our kernels where they can be had) or `fused-torch` (our own without kernels)."""
     quantization: str | None = None
     """`int8`: 8-bit weights and activations, on a CPU; None: as `dtype` says."""
+    load_format: str = "auto"
+    """`auto`: the folder's weights; `dummy`: random ones in the shapes of its config, for measuring speed. Then no
+    weights need be there; the tokenizer must."""
     target_tpot_ms: float | None = None
     """Milliseconds between the tokens of a text that the sizes above, where not given, are to keep to."""
     target_ttft_ms: float | None = None

@@ -46,7 +46,7 @@ class LoadedEngine:
     device: str
     dtype: str
     decoder: str
-    """Its kind."""
+    """Its kind, and whether its weights are random."""
     compiler: ConstraintCompiler | None = None
 
 
@@ -101,7 +101,8 @@ def load_engine(
     _warm_up(engine, limits)
     dtype_name = str(decoder.dtype).removeprefix("torch.")
     compiler = ConstraintCompiler(encoder.tokenizer, decoder.vocab_size, end_token_ids)
-    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, decoder.kind, compiler)
+    kind = f"{decoder.kind}, random weights" if config.load_format == "dummy" else decoder.kind
+    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, kind, compiler)
 
 
 def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:

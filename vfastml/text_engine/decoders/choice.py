@@ -15,8 +15,10 @@ from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
 from vfastml.text_engine.decoders.hf_decoder import HFDecoder, load_hf_model
 from vfastml.text_engine.decoders.llama_weights import LlamaWeights, NotFusable
 from vfastml.text_engine.decoders.native_decoder import NATIVE_DTYPES, NativeDecoder
-from vfastml.text_engine.engine_config import DECODERS, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.decoders.random_model import random_hf_model
+from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, QUANTIZATIONS, EngineConfig
 from vfastml.text_engine.load_options import LoadOptions
+from vfastml.text_engine.model_kind import stored_quantization
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +34,16 @@ def load_decoder(
     """
     _check_names(config)
     _check_quantization(config, options, device)
+    if config.load_format == "dummy":
+        _check_dummy(folder, options)
+        logger.warning("%s has RANDOM weights (--load-format dummy): what it says means nothing", name)
     try:
-        weights = _llama_weights(folder, config, options, dtype)
+        weights = _llama_weights(folder, config, options, dtype, device)
     except NotFusable as reason:
         _check_transformers_may(config, name, reason)
         logger.info("%s runs on transformers' own modules: %s", name, reason)
+        if config.load_format == "dummy":
+            return HFDecoder(random_hf_model(folder, device=device, dtype=dtype))
         return HFDecoder(load_hf_model(folder, name=name, device=device, dtype=dtype, options=options))
     if device.type == "cpu" and config.decoder != "fused-torch":
         return _on_cpu(weights, config.quantization, name)
@@ -44,13 +51,17 @@ def load_decoder(
     return FusedDecoder(weights, device)
 
 
-def _llama_weights(folder: Path, config: EngineConfig, options: LoadOptions, dtype: torch.dtype) -> LlamaWeights:
+def _llama_weights(
+    folder: Path, config: EngineConfig, options: LoadOptions, dtype: torch.dtype, device: torch.device
+) -> LlamaWeights:
     if config.decoder == "hf":
         raise NotFusable("they were asked for")
     if options.device_map is not None:
         raise NotFusable("a device_map spreads it over devices")
     if options.quantization is not None:
         raise NotFusable("they are to quantize it")
+    if config.load_format == "dummy":
+        return LlamaWeights.random(folder, dtype, device)
     return LlamaWeights.open(folder, dtype)
 
 
@@ -75,6 +86,8 @@ def _check_names(config: EngineConfig) -> None:
     if config.quantization is not None and config.quantization not in QUANTIZATIONS:
         known = ", ".join(QUANTIZATIONS)
         raise InvalidRequestError(f"--quantization {config.quantization!r} is not known: use {known}, or none.")
+    if config.load_format not in LOAD_FORMATS:
+        raise InvalidRequestError(f"--load-format {config.load_format!r} is not known: use {', '.join(LOAD_FORMATS)}.")
 
 
 def _check_quantization(config: EngineConfig, options: LoadOptions, device: torch.device) -> None:
@@ -88,6 +101,18 @@ def _check_quantization(config: EngineConfig, options: LoadOptions, device: torc
         raise UnsupportedError(f"{needs}: leave out --decoder {config.decoder}, or the quantization.")
     if device.type != "cpu":
         raise UnsupportedError(f"{needs}: give --device cpu, or leave the quantization out.")
+
+
+def _check_dummy(folder: Path, options: LoadOptions) -> None:
+    """Random weights are plain numbers on one device."""
+    if options.device_map is not None or options.quantization is not None:
+        raise InvalidRequestError(
+            "--load-format dummy goes with no device_map and no quantization of model_load_kwargs."
+        )
+    if stored_quantization(folder) is not None:
+        raise UnsupportedError(
+            "--load-format dummy makes no quantized weights: take quantization_config out of a copy of config.json."
+        )
 
 
 def _check_transformers_may(config: EngineConfig, name: str, reason: NotFusable) -> None:

@@ -14,7 +14,7 @@ from vfastml.text_engine.decoders.llama_shape import NotFusable
 
 
 class TensorFiles:
-    """The safetensors files of one model."""
+    """The safetensors files of one model: a TensorSource."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Maps the files; raises NotFusable for a file that is not of torch."""
@@ -40,7 +40,7 @@ class TensorFiles:
         return cls(folder / shard for shard in shards)
 
     def kind(self, name: str) -> tuple[str, list[int]]:
-        """The dtype, as safetensors spells it, and the shape."""
+        """See TensorSource."""
         found = self._where[name][1].get_slice(name)
         return found.get_dtype(), found.get_shape()
 
