@@ -71,10 +71,18 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="JSON",
         help="an object of defaults that a request may override, such as '{\"top_p\": 0.9}'",
     )
+    _add_gpu(parser)
     _add_chat(parser)
     add("--profile", metavar="DIR", help="trace a few warm steps with torch's profiler, into a file in this folder")
     _add_sizes(parser)
     _add_queue_bounds(parser)
+
+
+def _add_gpu(parser: argparse._ActionsContainer) -> None:
+    add = parser.add_argument
+    graphs = "launch each kernel of a decode step on a GPU, instead of replaying recorded ones"
+    add("--no-cuda-graphs", action="store_true", help=graphs)
+    add("--no-overlap", action="store_true", help="wait for each step on a GPU before the next one is made ready")
 
 
 def _add_chat(parser: argparse._ActionsContainer) -> None:
@@ -190,6 +198,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             decoder=options.decoder,
             quantization=options.quantization,
             load_format=options.load_format,
+            cuda_graphs=not options.no_cuda_graphs,
+            overlap=not options.no_overlap,
             chat_template=options.chat_template,
             tool_call_parser=options.tool_call_parser,
             reasoning_parser=options.reasoning_parser,

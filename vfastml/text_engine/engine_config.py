@@ -55,6 +55,10 @@ class EngineConfig:
     """Whether the sizes above that are not given come from measured steps: `auto` (of the first start of this model on
     this machine), `never` (then they are 64 and 128, float32: 64, and on a GPU 256 and 8192) or `again` (of this
     start)."""
+    cuda_graphs: bool = True
+    """Decode steps on a GPU are recorded once and replayed, where decoder and attention allow it."""
+    overlap: bool = True
+    """A step is made ready while the GPU computes the one before it."""
     chat_template: str | None = None
     """A Jinja template in the place of the model's own."""
     tool_call_parser: str = "auto"

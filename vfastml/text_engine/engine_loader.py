@@ -24,9 +24,9 @@ from vfastml.text_engine.limits import settle_limits
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.measured_limits import measured_limits
 from vfastml.text_engine.model_kind import check_kind
-from vfastml.text_engine.model_runner import ModelRunner
 from vfastml.text_engine.profile_store import ProfileKey, ProfileStore
 from vfastml.text_engine.prompt_encoder import PromptEncoder, load_prompt_encoder
+from vfastml.text_engine.runner_choice import make_runner
 from vfastml.text_engine.sampling import settle_sampling
 from vfastml.text_engine.text_engine import TextEngine
 
@@ -80,7 +80,7 @@ def load_engine(
     check_decoder(decoder)
     limits = settle_limits(config, decoder)
     end_token_ids = _end_token_ids(decoder, encoder)
-    runner = ModelRunner(decoder, limits, end_token_ids)
+    runner, launch = make_runner(decoder, limits, end_token_ids, config, report)
     limits = measured_limits(
         limits,
         config,
@@ -96,6 +96,7 @@ def load_engine(
         limits,
         end_token_ids,
         enable_prefix_caching=config.enable_prefix_caching,
+        launch=launch,
     )
     report("warming up")
     _warm_up(engine, limits)

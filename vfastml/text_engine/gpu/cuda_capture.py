@@ -14,22 +14,24 @@ that makes the same launches again."""
 
 
 class CudaCapture:
-    """Capture on the current CUDA device. All graphs share one pool of memory: they run one after the other."""
+    """Capture on one CUDA device. All graphs share one pool of memory: they run one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
         """Runs `run` once for real, so that kernels are compiled and libraries have their workspaces, and then
         records it."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            run()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with _no_garbage(), torch.cuda.graph(graph, pool=self._pool, stream=side):
-            run()
+        with torch.cuda.device(self._device), torch.inference_mode():
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                run()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with _no_garbage(), torch.cuda.graph(graph, pool=self._pool, stream=side):
+                run()
         return graph.replay
 
 
