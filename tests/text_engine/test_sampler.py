@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -15,7 +16,7 @@ from tests.oracle import logits_processors
 from vfastml.text_engine import sampler, truncation
 from vfastml.text_engine.draw import Draw
 from vfastml.text_engine.logits_processors import alter
-from vfastml.text_engine.sampler import Sampler, uniform
+from vfastml.text_engine.sampler import Sampler, uniforms
 from vfastml.text_engine.sampling import SampledToken, Sampling
 from vfastml.text_engine.scheduler import ScheduledRow
 from vfastml.text_engine.sequence import Sequence as TokenSequence
@@ -264,13 +265,19 @@ def test_greatest_number_below_one_draws_a_token_that_exists(vocab_size: int) ->
     assert all(token < vocab_size - 1 for token in sampler._draw(logits, [1 - 2**-53] * 8))
 
 
-def test_uniform_is_spread_over_zero_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = [uniform(seed, choice, place) for seed in range(20) for choice in range(5) for place in range(200)]
+def test_uniforms_are_spread_over_zero_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = [
+        draw(seed=seed, choice=choice, num_generated=place)
+        for seed in range(20)
+        for choice in range(5)
+        for place in range(200)
+    ]
+    numbers = uniforms(draws)
     assert len(set(numbers)) == len(numbers)
     counts = torch.histc(torch.tensor(numbers, dtype=torch.float64), bins=20, min=0, max=1)
     assert ((counts - 1000) ** 2 / 1000).sum() < 43.8  # chi-square, 19 degrees: 1 in 1,000
-    monkeypatch.setattr(sampler, "_mix", lambda value: 2**64 - 1)
-    assert uniform(0, 0, 0) < 1.0
+    monkeypatch.setattr(sampler, "draw_bits", lambda draws: np.full(1, 2**64 - 1, dtype=np.uint64))
+    assert uniforms([draw()])[0] < 1.0
 
 
 # -- the rows of a step

@@ -1,18 +1,16 @@
-"""From logits to tokens: each row by its own parameters, in one batched call.
-
-Randomness is a pure function of (seed, choice, place in the text): there is no generator whose state a neighbour in the
-batch, a chunk border or a preemption could move, and the same request gives the same text again.
-"""
+"""From logits to tokens: each row by its own parameters, in one batched call. Randomness: draw_bits.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.constraints.row_masks import RowMasks
 from vfastml.text_engine.draw import Draw
+from vfastml.text_engine.draw_bits import draw_bits
 from vfastml.text_engine.logits_processors import alter
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import ScheduledRow
@@ -123,20 +121,12 @@ def _with_scores(
 def _draw_tokens(logits: torch.Tensor, draws: list[Draw]) -> list[int]:
     temperature = logits.new_tensor([draw.sampling.temperature for draw in draws])
     logits = truncate(logits / temperature[:, None], draws)
-    return _draw(logits, [uniform(draw.sampling.seed, draw.choice, draw.num_generated) for draw in draws])
+    return _draw(logits, uniforms(draws))
 
 
-def uniform(seed: int, choice: int, place: int) -> float:
-    """A number in [0, 1) that depends on these three alone (SplitMix64, Steele et al. 2014, chained)."""
-    return _mix(_mix(_mix(seed) ^ choice) ^ place) / 2**64 * (1 - 2**-53)
-
-
-def _mix(value: int) -> int:
-    mask = 2**64 - 1
-    value = (value + 0x9E3779B97F4A7C15) & mask
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-    return value ^ (value >> 31)
+def uniforms(draws: Sequence[Draw]) -> list[float]:
+    """A number in [0, 1) for each draw, that depends on its seed, choice and place alone."""
+    return (draw_bits(draws).astype(np.float64) * 2.0**-64 * (1 - 2**-53)).tolist()  # type: ignore[no-any-return]
 
 
 def _draw(logits: torch.Tensor, uniforms: list[float]) -> list[int]:

@@ -99,7 +99,17 @@ class Sampling:
     @property
     def takes_argmax(self) -> bool:
         """Always the token of the largest logit, as the model gives them, and nothing else is asked."""
-        return self.greedy and not (self.alters_logits or self.wants_scores or self.bars_at_first)
+        return self.greedy and self._is_bare
+
+    @property
+    def is_plain(self) -> bool:
+        """A token is chosen by temperature, top_k, top_p and min_p from the logits as the model gives them, and nothing
+        else is asked."""
+        return (self.greedy or self.typical_p == 1.0) and self._is_bare
+
+    @property
+    def _is_bare(self) -> bool:
+        return not (self.alters_logits or self.wants_scores or self.bars_at_first)
 
 
 def settle_sampling(asked: SamplingParams, defaults: SamplingParams, *, room: int) -> Sampling:

@@ -23,6 +23,7 @@ class Sequence:
         "forks",
         "has_left",
         "index",
+        "is_plain",
         "matcher",
         "num_cached_tokens",
         "num_candidates",
@@ -83,6 +84,8 @@ class Sequence:
         if sampling.prompt_logprobs is not None:
             self.prompt_scores = [SampledToken(tokens[0]), *[None] * (self.num_prompt_tokens - 1)]
         self.sampling = sampling
+        self.is_plain = sampling.is_plain and not num_candidates and matcher is None
+        """Tokens may be chosen on the device, by DeviceSampler."""
         self.takes_argmax = sampling.takes_argmax and not num_candidates and matcher is None
         self.priority = priority
         self.arrival = arrival
