@@ -31,7 +31,7 @@ from vfastml.text_engine.decoders.choice import load_decoder
 from vfastml.text_engine.decoders.decoder import Decoder, ForwardPass
 from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.device import settle_device
-from vfastml.text_engine.engine_config import BLOCK_SIZE, DECODERS, EngineConfig
+from vfastml.text_engine.engine_config import DECODERS, EngineConfig
 from vfastml.text_engine.engine_loader import settle_dtype
 from vfastml.text_engine.kv_cache import KVCache
 from vfastml.text_engine.load_options import LoadOptions
@@ -110,11 +110,12 @@ def measure(folder: Path, text: EnglishText, precision: str, args: argparse.Name
     tokens = encoder.encode_text(text.text, max_tokens=sys.maxsize, add_special_tokens=False)[: args.tokens]
     if len(tokens) < 2:
         raise BenchmarkError("The text has fewer than two tokens: give a longer one with --text.")
-    num_blocks = -(-args.window // BLOCK_SIZE)
-    forward = decoder.on(KVCache(decoder.kv_shapes, num_blocks, BLOCK_SIZE, decoder.dtype, decoder.device))
+    block_size = decoder.block_size
+    num_blocks = -(-args.window // block_size)
+    forward = decoder.on(KVCache(decoder.kv_shapes, num_blocks, block_size, decoder.dtype, decoder.device))
     began = time.perf_counter()
     windows = [tokens[start : start + args.window] for start in range(0, len(tokens), args.window)]
-    surprise = sum(_surprise(forward, window, decoder.device) for window in windows)
+    surprise = sum(_surprise(forward, window, block_size, decoder.device) for window in windows)
     predicted = len(tokens) - len(windows)
     return Figure(
         precision=precision,
@@ -135,21 +136,21 @@ def _load(folder: Path, precision: str, args: argparse.Namespace) -> Decoder:
 
 
 @torch.inference_mode()
-def _surprise(forward: ForwardPass, window: Sequence[int], device: torch.device) -> float:
+def _surprise(forward: ForwardPass, window: Sequence[int], block_size: int, device: torch.device) -> float:
     """The sum of -log p over all tokens of the window but the first, each given those before it."""
     total = 0.0
     for start in range(0, len(window) - 1, _CHUNK_TOKENS):
         end = min(start + _CHUNK_TOKENS, len(window) - 1)
-        logits = forward(_chunk(window, start, end, device))
+        logits = forward(_chunk(window, start, end, block_size, device))
         targets = torch.tensor(window[start + 1 : end + 1], device=device)
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
     return total
 
 
-def _chunk(window: Sequence[int], start: int, end: int, device: torch.device) -> BatchInputs:
+def _chunk(window: Sequence[int], start: int, end: int, block_size: int, device: torch.device) -> BatchInputs:
     """Tokens start to end of a sequence that lies in blocks 0, 1, 2 ...; the logits of each are wanted."""
     positions = torch.arange(start, end, device=device)
-    blocks = -(-end // BLOCK_SIZE)
+    blocks = -(-end // block_size)
     return BatchInputs(
         input_ids=torch.tensor(window[start:end], device=device),
         position_ids=positions,

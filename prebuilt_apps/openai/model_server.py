@@ -16,7 +16,14 @@ from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_pro
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS
 from vfastml.text_engine.chat_dialect import REASONING_PARSERS, TOOL_CALL_PARSERS
-from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, MEASURING, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.engine_config import (
+    ATTENTION_BACKENDS,
+    DECODERS,
+    LOAD_FORMATS,
+    MEASURING,
+    QUANTIZATIONS,
+    EngineConfig,
+)
 from vfastml.utils.logging import configure_logging
 
 logger = logging.getLogger("vfastml.prebuilt_apps.openai.model_server")
@@ -52,6 +59,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="of weights and KV cache")
     add("--decoder", default="auto", choices=DECODERS, help="auto takes the fastest that can run the model")
+    attends = "what computes attention; auto takes the fastest that runs here"
+    add("--attention-backend", default="auto", choices=ATTENTION_BACKENDS, help=attends)
     add("--quantization", choices=QUANTIZATIONS, help="8-bit weights and activations, on a CPU; default: none")
     dummy = "dummy makes random weights in the shapes of config.json, to measure speed with"
     add("--load-format", default="auto", choices=LOAD_FORMATS, help=dummy)
@@ -196,6 +205,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             target_ttft_ms=options.target_ttft_ms,
             measure_limits=options.measure_limits,
             decoder=options.decoder,
+            attention_backend=options.attention_backend,
             quantization=options.quantization,
             load_format=options.load_format,
             cuda_graphs=not options.no_cuda_graphs,

@@ -28,7 +28,11 @@ def settle(
     model: Any = LLAMA, *, free: int = 1 << 40, device: str = "cpu", dtype: torch.dtype = torch.float32, **asked: Any
 ) -> Limits:
     decoder = SimpleNamespace(
-        device=torch.device(device), dtype=dtype, config=model, kv_shapes=[KVShape(2, 8, 8), KVShape(2, 8, 8)]
+        device=torch.device(device),
+        dtype=dtype,
+        config=model,
+        kv_shapes=[KVShape(2, 8, 8), KVShape(2, 8, 8)],
+        block_size=16,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "free_memory", lambda device: free)
@@ -59,7 +63,7 @@ def test_device_with_the_least_room_for_its_layers_decides(
     """Four layers on two GPUs; what is free is in blocks of two layers, of which 85 % are for the cache."""
     first, second = torch.device("cuda:0"), torch.device("cuda:1")
     shapes = [KVShape(2, 8, 8, first)] * layers_on_first + [KVShape(2, 8, 8, second)] * (4 - layers_on_first)
-    decoder = SimpleNamespace(device=first, dtype=torch.float32, config=LLAMA, kv_shapes=shapes)
+    decoder = SimpleNamespace(device=first, dtype=torch.float32, config=LLAMA, kv_shapes=shapes, block_size=16)
     room = {device: blocks * BLOCK_BYTES for device, blocks in zip((first, second), free, strict=True)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "free_memory", room.__getitem__)

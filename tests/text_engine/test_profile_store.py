@@ -198,9 +198,10 @@ def test_digest_of_a_model(tmp_path: Path) -> None:
 
 
 def test_key_of_a_decoder(tiny_models: dict[str, Path]) -> None:
-    decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16, kind="hf")
+    decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.bfloat16, kind="hf", attention="sdpa")
     key = ProfileKey.of(tiny_models["llama"], decoder, "int8")  # type: ignore[arg-type]
     assert (key.decoder, key.dtype, key.quantization) == ("hf", "bfloat16", "int8")
+    assert key.attention == "sdpa"
     assert key.threads == torch.get_num_threads()
     assert key.torch_version == torch.__version__
     assert (key.kernels, key.transformers_version) == ("", transformers.__version__)
@@ -217,5 +218,5 @@ def test_key_names_the_kernels(tiny_models: dict[str, Path]) -> None:
 
 def test_the_quota_is_part_of_the_key(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_store, "cpu_quota", lambda: 1.5)
-    decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, kind="hf")
+    decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, kind="hf", attention="sdpa")
     assert ProfileKey.of(tiny_models["llama"], decoder, "").cpu_quota == 1.5  # type: ignore[arg-type]

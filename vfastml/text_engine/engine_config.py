@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 BLOCK_SIZE = 16
-"""Tokens in a KV block: small enough to waste little, large enough to keep block tables short."""
+"""Tokens in a KV block: small enough to waste little, large enough to keep block tables short. Some attention backends
+read only larger ones (`Decoder.block_size`)."""
 
 DECODERS = ("auto", "hf", "fused", "fused-torch")
 """What `decoder` may be."""
 QUANTIZATIONS = ("int8",)
 """What `quantization` may be, beside None."""
+ATTENTION_BACKENDS = ("auto", "triton", "flash", "varlen", "sdpa")
+"""What `attention_backend` may be."""
 LOAD_FORMATS = ("auto", "dummy")
 """What `load_format` may be."""
 MEASURING = ("auto", "never", "again")
@@ -42,6 +45,9 @@ class EngineConfig:
     decoder: str = "auto"
     """`auto` (our own for the Llama family, transformers' modules for all others), `hf` (transformers'), `fused` (our
     own, on a CPU with our kernels where they can be had) or `fused-torch` (our own without kernels)."""
+    attention_backend: str = "auto"
+    """`auto` (on a GPU the first of these that runs there), `triton` (our own kernels), `flash` (the package
+    flash_attn, or flash_attn_interface), `varlen` (torch's varlen_attn) or `sdpa` (plain torch, on every device)."""
     quantization: str | None = None
     """`int8`: 8-bit weights and activations, on a CPU; None: as `dtype` says."""
     load_format: str = "auto"

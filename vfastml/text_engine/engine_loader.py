@@ -48,6 +48,8 @@ class LoadedEngine:
     decoder: str
     """Its kind, and whether its weights are random."""
     compiler: ConstraintCompiler | None = None
+    attention: str = ""
+    """See Decoder."""
 
 
 def load_engine(
@@ -103,7 +105,7 @@ def load_engine(
     dtype_name = str(decoder.dtype).removeprefix("torch.")
     compiler = ConstraintCompiler(encoder.tokenizer, decoder.vocab_size, end_token_ids)
     kind = f"{decoder.kind}, random weights" if config.load_format == "dummy" else decoder.kind
-    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, kind, compiler)
+    return LoadedEngine(engine, encoder, limits, str(decoder.device), dtype_name, kind, compiler, decoder.attention)
 
 
 def settle_dtype(asked: str, folder: Path, device: torch.device) -> torch.dtype:

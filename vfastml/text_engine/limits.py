@@ -11,7 +11,7 @@ import torch
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.decoders.decoder import Decoder
-from vfastml.text_engine.engine_config import BLOCK_SIZE, MEASURING, EngineConfig
+from vfastml.text_engine.engine_config import MEASURING, EngineConfig
 from vfastml.text_engine.kv_cache import KVShape, bytes_per_block, free_memory
 from vfastml.text_engine.step_profile import StepProfile
 from vfastml.text_engine.step_sizes import StepSizes
@@ -31,7 +31,8 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
     _require_positive(config)
     _require_measurable(config)
     on_cpu = decoder.device.type == "cpu"
-    block_bytes = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
+    block_size = decoder.block_size
+    block_bytes = bytes_per_block(decoder.kv_shapes, block_size, decoder.dtype)
     max_num_seqs = config.max_num_seqs or (64 if on_cpu else 256)
     max_num_batched_tokens = config.max_num_batched_tokens or _default_token_budget(decoder)
     if config.max_num_batched_tokens is None and config.measure_limits != "never":
@@ -48,10 +49,10 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
     num_blocks = (config.kv_cache_memory or _default_kv_bytes(decoder)) // block_bytes
     _require(
         num_blocks >= 2,
-        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {BLOCK_SIZE} tokens.",
+        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {block_size} tokens.",
     )
-    num_blocks = min(num_blocks, max_num_seqs * -(-wanted_len // BLOCK_SIZE))
-    capacity = num_blocks * BLOCK_SIZE
+    num_blocks = min(num_blocks, max_num_seqs * -(-wanted_len // block_size))
+    capacity = num_blocks * block_size
     _require(
         config.max_model_len is None or config.max_model_len <= capacity,
         f"The KV cache holds {capacity} tokens, fewer than --max-model-len: give it more --kv-cache-memory.",
@@ -61,7 +62,7 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         num_blocks=num_blocks,
-        block_size=BLOCK_SIZE,
+        block_size=block_size,
         kv_cache_bytes=num_blocks * block_bytes,
     )
 
@@ -133,12 +134,12 @@ def _default_kv_bytes(decoder: Decoder) -> int:
     if decoder.device.type == "cpu":
         return min(int(free_memory(decoder.device) * _CPU_SHARE), _CPU_DEFAULT_MAX)
     # Every block lies in all layers: the device that has the least room for its own layers decides.
-    total = bytes_per_block(decoder.kv_shapes, BLOCK_SIZE, decoder.dtype)
+    total = bytes_per_block(decoder.kv_shapes, decoder.block_size, decoder.dtype)
     by_device: dict[torch.device, list[KVShape]] = defaultdict(list)
     for shape in decoder.kv_shapes:
         by_device[shape.device or decoder.device].append(shape)
     return min(
-        int(free_memory(device) * _GPU_SHARE * total / bytes_per_block(shapes, BLOCK_SIZE, decoder.dtype))
+        int(free_memory(device) * _GPU_SHARE * total / bytes_per_block(shapes, decoder.block_size, decoder.dtype))
         for device, shapes in by_device.items()
     )
 

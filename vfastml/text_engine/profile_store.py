@@ -42,6 +42,7 @@ class ProfileKey:
     kernels: str = ""
     """Level and digest of our compiled kernels, where they compute."""
     cpu_quota: float | None = None
+    attention: str = ""
     vfastml_version: str = __version__
     torch_version: str = str(torch.__version__)
     transformers_version: str = transformers.__version__
@@ -54,7 +55,7 @@ class ProfileKey:
         threads = num_compute_threads()
         kernels = decoder.kernels.name if isinstance(decoder, NativeDecoder) else ""
         digest = model_digest(folder)
-        return cls(digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota())
+        return cls(digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota(), decoder.attention)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine import cpu_kernels
+from vfastml.text_engine.attention.choice import check_attention_name, choose_attention
+from vfastml.text_engine.attention.kind import AttentionNeeds
 from vfastml.text_engine.cpu_kernels import NoKernels
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
@@ -17,6 +20,7 @@ from vfastml.text_engine.decoders.llama_weights import LlamaWeights, NotFusable
 from vfastml.text_engine.decoders.native_decoder import NATIVE_DTYPES, NativeDecoder
 from vfastml.text_engine.decoders.random_model import random_hf_model
 from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, QUANTIZATIONS, EngineConfig
+from vfastml.text_engine.kv_cache import KVShape
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.model_kind import stored_quantization
 
@@ -29,8 +33,8 @@ def load_decoder(
     """Loads the model in `folder` into the decoder that is asked for, or else the fastest that can run it; `name` is
     what errors call the model.
 
-    Raises UnsupportedError if the decoder, or the quantization, that is asked for cannot be had, and as `load_hf_model`
-    does; InvalidRequestError for unknown names and for settings that contradict each other.
+    Raises UnsupportedError if the decoder, the attention or the quantization that is asked for cannot be had, and as
+    `load_hf_model` does; InvalidRequestError for unknown names and for settings that contradict each other.
     """
     _check_names(config)
     _check_quantization(config, options, device)
@@ -43,12 +47,23 @@ def load_decoder(
         _check_transformers_may(config, name, reason)
         logger.info("%s runs on transformers' own modules: %s", name, reason)
         if config.load_format == "dummy":
-            return HFDecoder(random_hf_model(folder, device=device, dtype=dtype))
-        return HFDecoder(load_hf_model(folder, name=name, device=device, dtype=dtype, options=options))
-    if device.type == "cpu" and config.decoder != "fused-torch":
+            model = random_hf_model(folder, device=device, dtype=dtype)
+        else:
+            model = load_hf_model(folder, name=name, device=device, dtype=dtype, options=options)
+        return HFDecoder(model, partial(choose_attention, config.attention_backend))
+    if device.type == "cpu" and config.decoder != "fused-torch" and config.attention_backend == "auto":
         return _on_cpu(weights, config.quantization, name)
+    if device.type == "cpu" and config.decoder != "fused-torch":
+        logger.info("%s does without the CPU kernels: --attention-backend is not for their own attention", name)
     logger.info("%s runs on the fused decoder in torch", name)
-    return FusedDecoder(weights, device)
+    return _in_torch(weights, device, config.attention_backend)
+
+
+def _in_torch(weights: LlamaWeights, device: torch.device, attention_backend: str) -> FusedDecoder:
+    shape = weights.shape
+    stored = KVShape(shape.num_kv_heads, shape.head_dim, shape.head_dim, device)
+    needs = AttentionNeeds(device, weights.dtype, shape.num_heads, (stored,))
+    return FusedDecoder(weights, device, choose_attention(attention_backend, needs))
 
 
 def _llama_weights(
@@ -75,7 +90,7 @@ def _on_cpu(weights: LlamaWeights, quantization: str | None, name: str) -> Decod
         if quantization is not None:
             raise UnsupportedError(f"--quantization {quantization} needs the CPU kernels: {reason}.") from reason
         logger.warning("%s runs on the fused decoder in torch, without the faster CPU kernels: %s", name, reason)
-        return FusedDecoder(weights, torch.device("cpu"))
+        return _in_torch(weights, torch.device("cpu"), "auto")
     logger.info("%s runs on the CPU kernels for %s%s", name, kernels.level, ", in int8" if quantization else "")
     return decoder
 
@@ -86,6 +101,7 @@ def _check_names(config: EngineConfig) -> None:
     if config.quantization is not None and config.quantization not in QUANTIZATIONS:
         known = ", ".join(QUANTIZATIONS)
         raise InvalidRequestError(f"--quantization {config.quantization!r} is not known: use {known}, or none.")
+    check_attention_name(config.attention_backend)
     if config.load_format not in LOAD_FORMATS:
         raise InvalidRequestError(f"--load-format {config.load_format!r} is not known: use {', '.join(LOAD_FORMATS)}.")
 
@@ -99,6 +115,10 @@ def _check_quantization(config: EngineConfig, options: LoadOptions, device: torc
     needs = f"--quantization {config.quantization} needs the CPU kernels"
     if config.decoder in ("hf", "fused-torch"):
         raise UnsupportedError(f"{needs}: leave out --decoder {config.decoder}, or the quantization.")
+    if config.attention_backend != "auto":
+        raise UnsupportedError(
+            f"{needs}, which have an attention of their own: leave out --attention-backend, or the quantization."
+        )
     if device.type != "cpu":
         raise UnsupportedError(f"{needs}: give --device cpu, or leave the quantization out.")
 

@@ -31,6 +31,10 @@ class Decoder(Protocol):
     """Then what is computed may depend a little on the other rows of a batch."""
     kv_shapes: list[KVShape]
     """One for each layer."""
+    attention: str
+    """What computes its attention: an AttentionKind's name, or `own` where it has none beside its other kernels."""
+    block_size: int
+    """Tokens in a block of the cache, as its attention reads it. With BLOCK_SIZE any power of two from 4 will do."""
     config: Any
     """The text config of transformers."""
     end_token_ids: list[int]

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch.nn.functional import rms_norm, silu
 
-from vfastml.text_engine.attention.interface import AttentionOptions
-from vfastml.text_engine.attention.sdpa import SdpaAttention
+from vfastml.text_engine.attention.interface import AttentionBackend, AttentionOptions
+from vfastml.text_engine.attention.kind import SDPA, AttentionKind
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.decoders.decoder import ForwardPass
 from vfastml.text_engine.decoders.linear import Linear
@@ -51,7 +51,7 @@ class _Layer:
 class FusedDecoder:
     """A Decoder of a Llama-like model."""
 
-    def __init__(self, weights: LlamaWeights, device: torch.device) -> None:
+    def __init__(self, weights: LlamaWeights, device: torch.device, attention: AttentionKind = SDPA) -> None:
         """Reads the weights layer by layer; they are in memory once."""
         shape = weights.shape
         self.name, self.kind = weights.name, "fused-torch"
@@ -59,6 +59,8 @@ class FusedDecoder:
         self.vocab_size = shape.vocab_size
         self.is_quantized = False
         self.kv_shapes = [KVShape(shape.num_kv_heads, shape.head_dim, shape.head_dim, device)] * shape.num_layers
+        self.attention, self.block_size = attention.name, attention.block_size
+        self._attention = attention
         self.config = weights.config
         self.end_token_ids = weights.end_token_ids
         self._shape = shape
@@ -71,10 +73,9 @@ class FusedDecoder:
 
     def on(self, cache: KVCache) -> ForwardPass:
         """See Decoder."""
-        backend = SdpaAttention(cache)
-        return partial(self._forward, backend)
+        return partial(self._forward, self._attention.on(cache))
 
-    def _forward(self, backend: SdpaAttention, inputs: BatchInputs) -> torch.Tensor:
+    def _forward(self, backend: AttentionBackend, inputs: BatchInputs) -> torch.Tensor:
         num_tokens = len(inputs.input_ids)
         meta = backend.prepare(inputs)
         x = self._embedding[_at_least_two(inputs.input_ids)].to(self.dtype)

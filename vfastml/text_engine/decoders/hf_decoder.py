@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.attention.interface import AttentionOptions, AttentionStep
-from vfastml.text_engine.attention.sdpa import SdpaAttention
+from vfastml.text_engine.attention.kind import SDPA, AttentionChoice, AttentionNeeds
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.decoders.decoder import ForwardPass
 from vfastml.text_engine.decoders.end_tokens import end_token_list
@@ -67,25 +67,31 @@ AttentionInterface.register(_HOOK, _attend)
 
 @dataclass(slots=True)
 class _LayerProbe:
-    """Stands in for an AttentionStep to learn what each layer stores, where, and how far back it looks; computes
-    nothing."""
+    """Stands in for an AttentionStep to learn what each layer stores, where, how far back it looks, and what else it
+    asks for; computes nothing."""
 
     shapes: dict[int, KVShape]
     windows: dict[int, int | None]
     num_tokens: int = 1
+    num_heads: int = 0
+    softcaps: bool = False
 
     def __call__(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: AttentionOptions
     ) -> torch.Tensor:
         self.shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2], key.device)
         self.windows[layer] = options.sliding_window
+        self.num_heads = max(self.num_heads, query.shape[1])
+        self.softcaps |= options.softcap is not None
         return query.new_zeros(*query.shape[:2], value.shape[-1])
 
 
 class HFDecoder:
     """Runs a transformers causal language model over packed batches: a Decoder of any family."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, choose_attention: AttentionChoice = lambda needs: SDPA) -> None:
+        """What the attention has to do shows only in a call of the model, so it is chosen here. Raises UnsupportedError
+        for a model that cannot be served, and as `choose_attention` does."""
         self.name = type(model).__name__
         self.kind = "hf"
         if not model._supports_attention_backend:
@@ -101,12 +107,15 @@ class HFDecoder:
         self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
         self.device = self.kv_shapes[0].device or model.device
         """Where inputs go and logits come from; a model that is spread over several devices moves them itself."""
+        needs = AttentionNeeds(self.device, self.dtype, probe.num_heads, tuple(self.kv_shapes), probe.softcaps)
+        self._attention = choose_attention(needs)
+        self.attention, self.block_size = self._attention.name, self._attention.block_size
         self.end_token_ids = end_token_list(model.generation_config)
         self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
 
     def on(self, cache: KVCache) -> ForwardPass:
         """See Decoder. The forward pass raises UnsupportedError if a layer's attention did not come to it."""
-        backend = SdpaAttention(cache)
+        backend = self._attention.on(cache)
 
         def forward(inputs: BatchInputs) -> torch.Tensor:
             step = AttentionStep(backend, backend.prepare(inputs), len(inputs.input_ids))

@@ -15,6 +15,7 @@ from vfastml.text_engine.cpu_kernels.structs import BF16, F32, I8, Ends, Layer, 
 from vfastml.text_engine.cpu_threads import num_compute_threads
 from vfastml.text_engine.decoders.decoder import ForwardPass
 from vfastml.text_engine.decoders.llama_weights import LlamaLayer, LlamaWeights
+from vfastml.text_engine.engine_config import BLOCK_SIZE
 from vfastml.text_engine.kv_cache import KVCache, KVShape
 
 _FORMATS = {torch.float32: F32, torch.bfloat16: BF16}
@@ -30,6 +31,8 @@ class NativeDecoder:
     """
 
     kind = "fused-cpu"
+    attention = "own"
+    block_size = BLOCK_SIZE
     is_quantized = False
     """8-bit products are exact whole numbers: no row depends on others."""
 
