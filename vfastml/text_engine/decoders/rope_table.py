@@ -35,3 +35,11 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     """x [T, heads, dim] turned by what RopeTable.at gave."""
     first, second = x.chunk(2, dim=-1)
     return torch.addcmul(x * cos, torch.cat((second, first), dim=-1), sin)
+
+
+def rope_angles(inv_freq: torch.Tensor, scaling: float, num_positions: int, device: torch.device) -> torch.Tensor:
+    """[num_positions, 2, dim / 2] float32: the cosines of each position, then its sines, computed as transformers does.
+    For a kernel, which looks positions up that the host does not know."""
+    positions = torch.arange(num_positions, dtype=torch.float32, device=device)
+    angles = torch.outer(positions, inv_freq.to(device))
+    return torch.stack((angles.cos() * scaling, angles.sin() * scaling), dim=1)
