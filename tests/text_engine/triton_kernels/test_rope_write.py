@@ -9,8 +9,8 @@ import torch
 
 from tests.text_engine.triton_kernels.layer_shapes import DTYPES, SHAPES, LayerShape, normal, poison
 from vfastml.text_engine.decoders.rope_table import RopeTable, rope_angles, rotate
-from vfastml.text_engine.triton_kernels import row_norm
 from vfastml.text_engine.triton_kernels import rope_write as kernel
+from vfastml.text_engine.triton_kernels import row_norm
 from vfastml.text_engine.triton_kernels.rope_write import rope_write, rope_write_reference
 
 EPS = 1e-5
