@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from vfastml.text_engine.engine_config import parse_memory
+from vfastml.text_engine.engine_config import parse_gpu_memory, parse_memory
 from vfastml.utils.logging import checked_level
 
 _T = TypeVar("_T")
@@ -80,6 +80,11 @@ def temperature(text: str) -> float:
 def memory(text: str) -> int:
     """Bytes."""
     return _told(parse_memory, text)
+
+
+def gpu_memory(text: str) -> float:
+    """Up to 1 a share of a GPU, else bytes."""
+    return _told(parse_gpu_memory, text)
 
 
 def log_level(text: str) -> str:

@@ -117,7 +117,14 @@ def _add_sizes(parser: argparse._ActionsContainer) -> None:
         "--kv-cache-memory",
         type=flag_types.memory,
         metavar="SIZE",
-        help="such as 300MB, 1GiB or plain bytes; default: a quarter of the free memory up to 2GiB, on a GPU 85%%",
+        help="such as 300MB, 1GiB or plain bytes; default: a quarter of the free memory up to 2GiB, on a GPU 85%% less "
+        "what steps need, or what --gpu-memory leaves",
+    )
+    add(
+        "--gpu-memory",
+        type=flag_types.gpu_memory,
+        metavar="SIZE",
+        help="all that this server takes of a GPU: a share of it such as 0.5, or such as 10GiB; default: no bound",
     )
     _add_targets(parser)
 
@@ -201,6 +208,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
             kv_cache_memory=options.kv_cache_memory,
+            gpu_memory=options.gpu_memory,
             target_tpot_ms=options.target_tpot_ms,
             target_ttft_ms=options.target_ttft_ms,
             measure_limits=options.measure_limits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vfastml.text_engine.engine_config import parse_memory
+from vfastml.text_engine.engine_config import parse_gpu_memory, parse_memory
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,27 @@ def test_bytes(text: str, expected: int) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"300MB|more than zero"):
         parse_memory(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.5", 0.5),
+        (".25", 0.25),
+        (" 0.9 ", 0.9),
+        ("1", 1.0),
+        ("1.0", 1.0),
+        ("10GiB", 10 << 30),
+        ("1.5 GB", 1_500_000_000),
+        ("2", 2),
+        ("17179869184", 1 << 34),
+    ],
+)
+def test_share_of_a_gpu_or_bytes(text: str, expected: float) -> None:
+    assert parse_gpu_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0", "-0.5", "50%", "half", "nan", "1e9", "0,5", ".", "1.5", "1B"])
+def test_no_share_and_no_bytes(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a share of the GPU, such as 0\.5, or an amount of memory, such as 10GiB"):
+        parse_gpu_memory(text)

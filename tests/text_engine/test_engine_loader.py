@@ -116,6 +116,13 @@ def test_prefix_cache_can_be_switched_off(tiny_models: dict[str, Path]) -> None:
         assert bool(driver.engine.load().prefix_hit_tokens) == enabled
 
 
+def test_gpu_memory_on_a_cpu_is_refused_before_anything_is_loaded(tiny_models: dict[str, Path]) -> None:
+    phases: list[str] = []
+    with pytest.raises(InvalidRequestError, match="--gpu-memory is for a GPU"):
+        load_engine(tiny_models["llama"], EngineConfig(device="cpu", gpu_memory=0.5), phases.append)
+    assert phases == []
+
+
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "meta", "mps", "cuda:99", "", "cpu:0:0"])
 def test_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="device"):

@@ -14,28 +14,41 @@ from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.errors import InvalidRequestError
-from vfastml.text_engine import limits
+from vfastml.text_engine import kv_budget
 from vfastml.text_engine.engine_config import EngineConfig
+from vfastml.text_engine.gpu_memory import CONTEXT_BYTES, CardMemory, StepMemory
 from vfastml.text_engine.kv_cache import KVShape
 from vfastml.text_engine.limits import settle_limits
 
 BLOCK_BYTES = 2 * 2 * 16 * 16 * 4
 """Two layers, two KV heads, 8 + 8 numbers for each of 16 tokens, float32."""
 LLAMA = LlamaConfig(max_position_embeddings=1000)
+TOTAL, WEIGHTS, STEP, GRAPHS = 8 << 30, 1 << 30, 300 << 10, 100 << 10
+"""Of a GPU, in bytes."""
 
 
 def settle(
-    model: Any = LLAMA, *, free: int = 1 << 40, device: str = "cpu", dtype: torch.dtype = torch.float32, **asked: Any
+    model: Any = LLAMA,
+    *,
+    free: int = 1 << 40,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    block_size: int = 16,
+    **asked: Any,
 ) -> Limits:
     decoder = SimpleNamespace(
         device=torch.device(device),
         dtype=dtype,
         config=model,
         kv_shapes=[KVShape(2, 8, 8), KVShape(2, 8, 8)],
-        block_size=16,
+        block_size=block_size,
+        attention="sdpa",
+        vocab_size=32000,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "free_memory", lambda device: free)
+        patch.setattr(kv_budget, "free_memory", lambda device: free)
+        patch.setattr(kv_budget, "card_memory", lambda device: CardMemory(TOTAL, free, WEIGHTS))
+        patch.setattr(kv_budget, "_step_memory", lambda *args: StepMemory(STEP, GRAPHS))
         return settle_limits(EngineConfig(**asked), decoder)  # type: ignore[arg-type]
 
 
@@ -50,7 +63,30 @@ def test_defaults_of_a_cpu() -> None:
 def test_defaults_of_a_gpu() -> None:
     settled = settle(device="cuda:0", free=1 << 20)
     assert (settled.max_num_seqs, settled.max_num_batched_tokens) == (256, 8192)
-    assert settled.num_blocks == int((1 << 20) * 0.85) // BLOCK_BYTES
+    assert settled.num_blocks == (int((1 << 20) * 0.85) - STEP - GRAPHS) // BLOCK_BYTES
+
+
+def test_a_gpus_cache_is_what_its_limit_leaves_or_what_is_asked_for() -> None:
+    whole = settle(device="cuda:0", free=7 << 30, gpu_memory=0.5)
+    assert whole.kv_cache_bytes == 256 * 63 * BLOCK_BYTES  # as many as could be in use
+    long = LlamaConfig(max_position_embeddings=1 << 17)
+    half = settle(long, device="cuda:0", free=7 << 30, gpu_memory=0.5)
+    assert half.num_blocks == ((4 << 30) - WEIGHTS - CONTEXT_BYTES - STEP - GRAPHS) // BLOCK_BYTES
+    assert settle(long, device="cuda:0", free=7 << 30, gpu_memory=float(4 << 30)) == half
+    assert settle(device="cuda:0", free=7 << 30, gpu_memory=0.5, kv_cache_memory=9 * BLOCK_BYTES).num_blocks == 9
+    # More than fits, of which no more is ever needed than does fit
+    assert settle(device="cuda:0", free=7 << 30, kv_cache_memory=99 << 30, max_num_seqs=1).num_blocks == 63
+
+
+def test_limit_of_a_gpu_that_leaves_no_two_blocks() -> None:
+    limit = WEIGHTS + CONTEXT_BYTES + STEP + GRAPHS + BLOCK_BYTES
+    with pytest.raises(InvalidRequestError, match=r"--gpu-memory is too small: .* hold two blocks of 16 tokens"):
+        settle(device="cuda:0", free=7 << 30, gpu_memory=float(limit))
+
+
+def test_blocks_are_those_that_the_attention_reads() -> None:
+    settled = settle(block_size=256, kv_cache_memory=3 * 16 * BLOCK_BYTES)
+    assert (settled.block_size, settled.num_blocks, settled.kv_cache_bytes) == (256, 3, 3 * 16 * BLOCK_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +96,14 @@ def test_defaults_of_a_gpu() -> None:
 def test_device_with_the_least_room_for_its_layers_decides(
     layers_on_first: int, free: tuple[int, int], expected: int
 ) -> None:
-    """Four layers on two GPUs; what is free is in blocks of two layers, of which 85 % are for the cache."""
+    """Four layers on two GPUs; what is free is in blocks of two layers, of which 85 % are for the cache and steps."""
     first, second = torch.device("cuda:0"), torch.device("cuda:1")
     shapes = [KVShape(2, 8, 8, first)] * layers_on_first + [KVShape(2, 8, 8, second)] * (4 - layers_on_first)
     decoder = SimpleNamespace(device=first, dtype=torch.float32, config=LLAMA, kv_shapes=shapes, block_size=16)
     room = {device: blocks * BLOCK_BYTES for device, blocks in zip((first, second), free, strict=True)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "free_memory", room.__getitem__)
+        patch.setattr(kv_budget, "card_memory", lambda device: CardMemory(TOTAL, room[device], 0))
+        patch.setattr(kv_budget, "_step_memory", lambda *args: StepMemory(0, 0))
         assert settle_limits(EngineConfig(), decoder).num_blocks == expected  # type: ignore[arg-type]
 
 

@@ -40,7 +40,11 @@ class EngineConfig:
     """Tokens computed in one step; default: what prompts need to be computed at nearly full speed, on a CPU only as far
     as a step stays short."""
     kv_cache_memory: int | None = None
-    """Bytes for the KV cache; default: a share of the memory that is free once the model is loaded."""
+    """Bytes for the KV cache; default: a share of the memory that is free once the model is loaded, or what
+    `gpu_memory` leaves."""
+    gpu_memory: float | None = None
+    """All that this process takes of a GPU, weights, KV cache and steps: up to 1 a share of the card, else bytes;
+    default: no bound."""
     enable_prefix_caching: bool = True
     decoder: str = "auto"
     """`auto` (our own for the Llama family, transformers' modules for all others), `hf` (transformers'), `fused` (our
@@ -71,6 +75,19 @@ class EngineConfig:
     """How the model writes tool calls, one of TOOL_CALL_PARSERS (chat_dialect.py); `auto` sees it in the template."""
     reasoning_parser: str = "auto"
     """How it writes reasoning, one of REASONING_PARSERS."""
+
+
+def parse_gpu_memory(text: str) -> float:
+    """Bytes as in `parse_memory`, or a share of a GPU such as `0.5`. Raises ValueError, with the accepted forms."""
+    share = re.fullmatch(r"\s*(\d*\.?\d+)\s*", text)
+    if share is not None and 0 < float(share[1]) <= 1:
+        return float(share[1])
+    try:
+        if (size := parse_memory(text)) > 1:
+            return size
+    except ValueError:
+        pass
+    raise ValueError("expected a share of the GPU, such as 0.5, or an amount of memory, such as 10GiB")
 
 
 def parse_memory(text: str) -> int:

@@ -14,12 +14,14 @@ from vfastml.engine.dispatch_replies import Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
+from vfastml.text_engine.cuda_memory import keep_to
 from vfastml.text_engine.decoders.choice import load_decoder
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.device import settle_device
 from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig
+from vfastml.text_engine.gpu_memory import check_gpu_memory
 from vfastml.text_engine.limits import settle_limits
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.measured_limits import measured_limits
@@ -67,6 +69,7 @@ def load_engine(
     name = name or folder.name
     check_kind(folder, name)
     device = settle_device(config.device)
+    check_gpu_memory(config.gpu_memory, device)
     dtype = settle_dtype(config.dtype, folder, device)
     report("loading weights")
     decoder = load_decoder(folder, config, options, name=name, device=device, dtype=dtype)
@@ -81,6 +84,9 @@ def load_engine(
     report("checking the model")
     check_decoder(decoder)
     limits = settle_limits(config, decoder)
+    if config.gpu_memory is not None:
+        for used in {shape.device or decoder.device for shape in decoder.kv_shapes}:
+            keep_to(config.gpu_memory, used)
     end_token_ids = _end_token_ids(decoder, encoder)
     runner, launch = make_runner(decoder, limits, end_token_ids, config, report)
     limits = measured_limits(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 
 import msgspec
 import torch
@@ -12,13 +11,12 @@ from vfastml.engine.dispatch_replies import Limits
 from vfastml.errors import InvalidRequestError
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.engine_config import MEASURING, EngineConfig
-from vfastml.text_engine.kv_cache import KVShape, bytes_per_block, free_memory
+from vfastml.text_engine.gpu_memory import DEFAULT_SHARE
+from vfastml.text_engine.kv_budget import CPU_DEFAULT_MAX, CPU_SHARE, kv_cache_bytes
+from vfastml.text_engine.kv_cache import bytes_per_block
 from vfastml.text_engine.step_profile import StepProfile
 from vfastml.text_engine.step_sizes import StepSizes
 
-_CPU_SHARE, _GPU_SHARE = 0.25, 0.85
-"""Of the free memory, for the KV cache. A CPU's is shared with everything else on the machine."""
-_CPU_DEFAULT_MAX = 2 << 30
 _LEAST = {"max_model_len": 2, "max_num_seqs": 1, "max_num_batched_tokens": 1, "kv_cache_memory": 1}
 _TARGETS = ("target_tpot_ms", "target_ttft_ms")
 _DEFAULT_MODEL_LEN = 2048
@@ -46,12 +44,8 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
         f"--max-model-len is {config.max_model_len}, but the model was made for {model_len} tokens.",
     )
     wanted_len = config.max_model_len or model_len
-    num_blocks = (config.kv_cache_memory or _default_kv_bytes(decoder)) // block_bytes
-    _require(
-        num_blocks >= 2,
-        f"--kv-cache-memory is too small: {2 * block_bytes} bytes hold two blocks of {block_size} tokens.",
-    )
-    num_blocks = min(num_blocks, max_num_seqs * -(-wanted_len // block_size))
+    most_blocks = max_num_seqs * -(-wanted_len // block_size)
+    num_blocks = _num_blocks(config, decoder, most_blocks, max_num_seqs, max_num_batched_tokens)
     capacity = num_blocks * block_size
     _require(
         config.max_model_len is None or config.max_model_len <= capacity,
@@ -65,6 +59,18 @@ def settle_limits(config: EngineConfig, decoder: Decoder) -> Limits:
         block_size=block_size,
         kv_cache_bytes=num_blocks * block_bytes,
     )
+
+
+def _num_blocks(config: EngineConfig, decoder: Decoder, most: int, num_seqs: int, num_tokens: int) -> int:
+    """Of the KV cache: at most `most`."""
+    block_bytes = bytes_per_block(decoder.kv_shapes, decoder.block_size, decoder.dtype)
+    num_bytes = kv_cache_bytes(config, decoder, max(2, most) * block_bytes, num_seqs, num_tokens)
+    flag = "--gpu-memory" if config.gpu_memory is not None and config.kv_cache_memory is None else "--kv-cache-memory"
+    _require(
+        num_bytes >= 2 * block_bytes,
+        f"{flag} is too small: {2 * block_bytes} bytes of KV cache hold two blocks of {decoder.block_size} tokens.",
+    )
+    return min(num_bytes // block_bytes, most)
 
 
 def with_measured(limits: Limits, sizes: StepSizes, profile: StepProfile) -> Limits:
@@ -88,10 +94,11 @@ def explain_kv_cache(config: EngineConfig, limits: Limits, device: torch.device)
     most = f"at most what {limits.max_num_seqs} sequences of {limits.max_model_len} tokens need"
     if config.kv_cache_memory is not None:
         return f"{size}: as asked for, {most}"
-    on_cpu = device.type == "cpu"
-    share = f"{_CPU_SHARE if on_cpu else _GPU_SHARE:.0%} of the free memory"
-    cap = f", at most {_CPU_DEFAULT_MAX >> 30} GiB" if on_cpu else ""
-    return f"{size}: {share}{cap}, and {most}"
+    if device.type == "cpu":
+        return f"{size}: {CPU_SHARE:.0%} of the free memory, at most {CPU_DEFAULT_MAX >> 30} GiB, and {most}"
+    if config.gpu_memory is not None:
+        return f"{size}: what --gpu-memory leaves beside weights and steps, and {most}"
+    return f"{size}: {DEFAULT_SHARE:.0%} of the free memory less what steps need, and {most}"
 
 
 def _require_measurable(config: EngineConfig) -> None:
@@ -128,20 +135,6 @@ def _default_token_budget(decoder: Decoder) -> int:
     if decoder.device.type != "cpu":
         return 8192
     return 64 if decoder.dtype.itemsize == 4 else 128
-
-
-def _default_kv_bytes(decoder: Decoder) -> int:
-    if decoder.device.type == "cpu":
-        return min(int(free_memory(decoder.device) * _CPU_SHARE), _CPU_DEFAULT_MAX)
-    # Every block lies in all layers: the device that has the least room for its own layers decides.
-    total = bytes_per_block(decoder.kv_shapes, decoder.block_size, decoder.dtype)
-    by_device: dict[torch.device, list[KVShape]] = defaultdict(list)
-    for shape in decoder.kv_shapes:
-        by_device[shape.device or decoder.device].append(shape)
-    return min(
-        int(free_memory(device) * _GPU_SHARE * total / bytes_per_block(shapes, decoder.block_size, decoder.dtype))
-        for device, shapes in by_device.items()
-    )
 
 
 def _require(holds: bool, message: str) -> None:
