@@ -59,6 +59,19 @@ class ChildProcess:
         if self._process.wait() != 0:
             raise self._ended("early")
 
+    def wait_status(self, timeout_s: float) -> int | None:
+        """The exit status; None if it still runs after that time."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def last_words(self) -> str:
+        """The last line of its output that is not empty."""
+        lines = self._log.read_text(errors="replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+        return last[-_LAST_WORDS:]
+
     def resident_mb(self) -> float:
         """Of the process and all that it has started; what they share counts for each."""
         total = 0
@@ -98,11 +111,9 @@ class ChildProcess:
             return []
 
     def _ended(self, when: str) -> BenchmarkError:
-        lines = self._log.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
         status = self._process.returncode
         return BenchmarkError(
-            f"{self._name} ended {when}, with status {status}: {last[-_LAST_WORDS:]} (all of it in {self._log})"
+            f"{self._name} ended {when}, with status {status}: {self.last_words()} (all of it in {self._log})"
         )
 
 

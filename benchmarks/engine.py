@@ -21,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.engine_overhead import measure_overhead, prefix_cache_work_ms
 from benchmarks.engine_records import EngineResult, EngineRun, draw, table
-from benchmarks.engine_requests import Answers, answer
+from benchmarks.engine_requests import answer
 from benchmarks.engine_sampling import measure_sampling
 from benchmarks.flags import counts, new_parser, new_seed, positive, recorded
 from benchmarks.machine import this_machine
@@ -112,7 +112,7 @@ def throughput(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
     for repeat in range(1, args.repeats + 1):
         for batch in args.batch:
             answers = answer(loaded.engine, _prompts(loaded, batch, args, rng), args.output_tokens)
-            figures = _speeds(answers, batch * args.input_tokens)
+            figures = answers.figures(batch * args.input_tokens)
             if batch == 1 and reading:
                 figures |= reading.figures(lambda: _decode_step_s(loaded, args, rng))
             runs.append(EngineRun(case=loaded.decoder, sequences=batch, repeat=repeat, figures=figures))
@@ -159,7 +159,7 @@ def masking(folder: Path, args: argparse.Namespace) -> list[EngineRun]:
             for case, new_matcher in rng.sample(list(matchers.items()), k=len(matchers)):
                 prompts = _prompts(loaded, batch, args, rng)
                 answers = answer(loaded.engine, prompts, args.output_tokens, new_matcher)
-                figures = _speeds(answers, batch * args.input_tokens)
+                figures = answers.figures(batch * args.input_tokens)
                 runs.append(EngineRun(case=case, sequences=batch, repeat=repeat, figures=figures))
     return runs
 
@@ -181,18 +181,7 @@ def _prefix_figures(
     answer(loaded.engine, [first], 1)
     answers = answer(loaded.engine, prompts, args.output_tokens)
     num_prompt_tokens = batch * args.input_tokens
-    return _speeds(answers, num_prompt_tokens) | {"cached, %": 100 * answers.cached_tokens / num_prompt_tokens}
-
-
-def _speeds(answers: Answers, num_prompt_tokens: int) -> dict[str, float]:
-    figures = {
-        "output tokens/s": answers.output_tokens / answers.wall_s,
-        "prefill tokens/s": num_prompt_tokens / answers.all_first_tokens_s,
-        "TTFT, mean, ms": 1e3 * statistics.fmean(answers.first_tokens_s.values()),
-    }
-    if answers.full_steps_s:
-        figures["decode step, ms"] = 1e3 * statistics.median(answers.full_steps_s)
-    return figures
+    return answers.figures(num_prompt_tokens) | {"cached, %": 100 * answers.cached_tokens / num_prompt_tokens}
 
 
 def _decode_step_s(loaded: LoadedEngine, args: argparse.Namespace, rng: random.Random) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.engine_titles import DECODE_STEP, TOKENS_PER_S
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
 from vfastml.text_engine.constraints.token_matcher import TokenMatcher
@@ -54,6 +57,17 @@ class Answers:
         """When every prompt had been computed."""
         return max(self.first_tokens_s.values())
 
+    def figures(self, num_prompt_tokens: int) -> dict[str, float]:
+        """Speeds and times by title; the prompts had so many tokens together."""
+        figures = {
+            TOKENS_PER_S: self.output_tokens / self.wall_s,
+            "prefill tokens/s": num_prompt_tokens / self.all_first_tokens_s,
+            "TTFT, mean, ms": 1e3 * statistics.fmean(self.first_tokens_s.values()),
+        }
+        if self.full_steps_s:
+            figures[DECODE_STEP] = 1e3 * statistics.median(self.full_steps_s)
+        return figures
+
     def add(self, replies: Sequence[Delta | Finished | Failed], now_s: float) -> None:
         """What a step had to say. Raises RuntimeError if a request failed."""
         for reply in replies:
@@ -71,13 +85,21 @@ def answer(
     prompts: Sequence[Sequence[int]],
     output_tokens: int,
     new_matcher: Callable[[], TokenMatcher | None] = lambda: None,
+    *,
+    concurrency: int | None = None,
 ) -> Answers:
-    """Answers to all these prompts, side by side. The engine must have no other work."""
+    """Answers to all these prompts, side by side; with a `concurrency`, so many at a time, and whoever has an answer
+    makes room for the next. The engine must have no other work."""
     answers = Answers(len(prompts))
+    waiting = iter(enumerate(prompts))
     began = time.perf_counter()
-    for number, prompt in enumerate(prompts):
-        matcher = new_matcher()
-        engine.add(greedy_request(f"{number}", prompt, output_tokens, return_token_ids=True, matcher=matcher))
+
+    def add(number: int) -> None:
+        for name, prompt in itertools.islice(waiting, number):
+            matcher = new_matcher()
+            engine.add(greedy_request(f"{name}", prompt, output_tokens, return_token_ids=True, matcher=matcher))
+
+    add(concurrency or len(prompts))
     ended = began
     while engine.has_work:
         all_decode = len(answers.first_tokens_s) == len(prompts)
@@ -86,5 +108,6 @@ def answer(
         answers.add(replies, ended - began)
         if all_decode and sum(isinstance(reply, Delta) for reply in replies) == len(prompts):
             answers.full_steps_s.append(ended - began_step)
+        add(sum(isinstance(reply, Finished) for reply in replies))
     answers.wall_s = ended - began
     return answers

@@ -1,0 +1,1 @@
+"""The product on one GPU, in a few minutes and without a network: `benchmarks/gpu.sh`."""

@@ -1,0 +1,74 @@
+"""The tests that a GPU makes worth running, for as long as there is time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from benchmarks.gpu.measurements import Measurement, MeasurementFile
+from benchmarks.gpu.part_program import part_program
+from benchmarks.gpu.tasks import TestsTask
+from benchmarks.gpu.titles import FAILED, NOT_RUN, PASSED, SKIPPED, TESTS
+
+_MOST_NOTES = 20
+_LONGEST_NOTE = 300
+
+
+def measure(task: TestsTask, found: MeasurementFile) -> None:
+    """Runs pytest in this process; it ends after the test in which the time was up."""
+    counts = TestCounts(time.monotonic() + task.seconds)
+    try:
+        pytest.main([*task.arguments, "-p", "no:cacheprovider"], plugins=[counts])
+    finally:
+        found.add(counts.measurement(task.part))
+
+
+class TestCounts:
+    """A plugin of pytest."""
+
+    __test__ = False
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self._outcomes: Counter[str] = Counter()
+        self._collected = 0
+        self._notes: list[str] = []
+        self._session: pytest.Session | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """How many there are."""
+        self._session, self._collected = session, len(session.items)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file that cannot be imported counts as a failure."""
+        if report.failed:
+            self._note(FAILED, report.nodeid, report.longreprtext)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """The outcome of a test, or of what was made for it."""
+        if report.failed:
+            self._note(FAILED, report.nodeid, report.longreprtext)
+        elif report.skipped:
+            self._outcomes[SKIPPED] += 1
+        elif report.when == "call":
+            self._outcomes[PASSED] += 1
+        if self._session is not None and time.monotonic() > self._until:
+            self._session.shouldstop = "the time is up"
+
+    def measurement(self, part: str) -> Measurement:
+        """So far."""
+        figures = {name: float(self._outcomes[name]) for name in (PASSED, FAILED, SKIPPED)}
+        figures[NOT_RUN] = max(0.0, self._collected - sum(figures.values()))
+        return Measurement(part=part, workload=TESTS, figures=figures, notes=self._notes[:_MOST_NOTES])
+
+    def _note(self, outcome: str, name: str, text: str) -> None:
+        self._outcomes[outcome] += 1
+        lines = [line for line in text.split("\n") if line.startswith("E ")] or text.strip().split("\n")[-1:]
+        self._notes.append(f"{name}: {lines[0].removeprefix('E').strip()}"[:_LONGEST_NOTE])
+
+
+if __name__ == "__main__":
+    sys.exit(part_program(measure, TestsTask))

@@ -1,0 +1,90 @@
+"""How large everything is: for a card of 80 GB and more, or for a look at whether it runs at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from benchmarks.gpu.model_shapes import LLAMA_1B, LLAMA_8B, SMOLLM2, TINY, ModelShape
+from benchmarks.gpu.tasks import Workload
+
+
+@dataclass(frozen=True)
+class Most:
+    """What no workload may have more of."""
+
+    sequences: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What differs between the two."""
+
+    device: str
+    dtype: str
+    large: ModelShape
+    middle: ModelShape | None
+    small: ModelShape | None
+    equality: ModelShape
+    copied_bytes: int
+    config: dict[str, Any]
+    """Of every engine, beside device and dtype."""
+    flags: tuple[str, ...]
+    """The same for the server."""
+    levels: tuple[int, ...]
+    """Requests in flight over HTTP."""
+    test_arguments: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of every part."""
+    most: Most | None = None
+    patience: float = 1.0
+    """Times the budgets of the plan."""
+
+    def shrunk(self, workload: Workload) -> Workload:
+        """The same under the same name, as large as it may be."""
+        if (most := self.most) is None:
+            return workload
+        return msgspec.structs.replace(
+            workload,
+            sequences=min(workload.sequences, most.sequences),
+            concurrency=None if workload.concurrency is None else min(workload.concurrency, most.sequences),
+            input_tokens=min(workload.input_tokens, most.input_tokens),
+            output_tokens=min(workload.output_tokens, most.output_tokens),
+            repeats=1,
+        )
+
+
+FULL = Scale(
+    device="cuda:0",
+    dtype="bfloat16",
+    large=LLAMA_8B,
+    middle=LLAMA_1B,
+    small=SMOLLM2,
+    equality=SMOLLM2,
+    copied_bytes=8_000_000_000,
+    config={},
+    flags=(),
+    levels=(128, 32, 1),
+    test_arguments=("tests/text_engine/triton_kernels", "-m", "not slow"),
+)
+DRY = Scale(
+    device="cpu",
+    dtype="float32",
+    large=TINY,
+    middle=None,
+    small=None,
+    equality=TINY,
+    copied_bytes=8_000_000,
+    config={"decoder": "fused-triton", "kv_cache_memory": 4_000_000, "max_model_len": 256, "max_num_seqs": 4},
+    flags=("--decoder", "fused-triton", "--kv-cache-memory", "4MB", "--max-model-len", "256", "--max-num-seqs", "4"),
+    levels=(2, 1),
+    test_arguments=("tests/text_engine/triton_kernels", "-m", "not slow", "-k", "interpreter"),
+    environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+    most=Most(sequences=3, input_tokens=20, output_tokens=4),
+    patience=3.0,
+)
+"""On a CPU, in Triton's interpreter: two layers, and a handful of tokens."""
