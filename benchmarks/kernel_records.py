@@ -19,13 +19,14 @@ _PANEL_INCHES = (4.2, 3.8)
 
 
 class Limits(msgspec.Struct, kw_only=True):
-    """What so many threads of this machine can."""
+    """What so many threads of this machine can, or a GPU."""
 
     threads: int
+    """0: a GPU."""
     bytes_per_s: float
-    """Read from memory."""
+    """Read from memory; of a GPU: copied, read and written bytes together."""
     operations_per_s: dict[str, float]
-    """In registers alone, by format; a product and its sum are two."""
+    """In registers alone (a GPU: in a large product), by format; a product and its sum are two."""
 
     def seconds(self, num_bytes: float, operations: float, number_format: str) -> float:
         """The least that a kernel needs for both."""
@@ -33,8 +34,10 @@ class Limits(msgspec.Struct, kw_only=True):
 
     def __str__(self) -> str:
         peaks = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in self.operations_per_s.items())
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{threads}: reads {self.bytes_per_s / 1e9:.1f} GB/s, computes (GFLOP/s) {peaks}"
+        reads = (
+            f"reads {self.bytes_per_s / 1e9:.1f} GB/s" if self.threads else f"copies {self.bytes_per_s / 1e9:.0f} GB/s"
+        )
+        return f"{_threads(self.threads)}: {reads}, computes (GFLOP/s) {peaks}"
 
 
 class KernelRun(msgspec.Struct, kw_only=True):
@@ -53,6 +56,8 @@ class KernelRun(msgspec.Struct, kw_only=True):
     operations: float = 0.0
     least_s: float | None = None
     """What the limits allow."""
+    per_step: int = 0
+    """How often a decode step of so many rows runs it; 0: not as it is here, or not known."""
 
     @property
     def share(self) -> float | None:
@@ -102,9 +107,12 @@ def draw(result: KernelResult, path: Path) -> None:
 def _groups(runs: Sequence[KernelRun]) -> dict[str, list[KernelRun]]:
     groups: dict[str, list[KernelRun]] = defaultdict(list)
     for run in runs:
-        threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
-        groups[f"{run.family}, {run.number_format}, {threads}"].append(run)
+        groups[f"{run.family}, {run.number_format}, {_threads(run.threads)}"].append(run)
     return groups
+
+
+def _threads(number: int) -> str:
+    return {0: "GPU", 1: "1 thread"}.get(number, f"{number} threads")
 
 
 def _table(title: str, runs: Sequence[KernelRun]) -> TextTable:

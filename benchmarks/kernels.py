@@ -1,4 +1,5 @@
-"""Each of the CPU kernels by itself, beside torch and beside what the machine can: `python -m benchmarks.kernels`."""
+"""Each of the kernels by itself, beside torch and beside what the machine can: `python -m benchmarks.kernels`; those
+for GPUs with `--device cuda`."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.flags import counts, new_parser, positive, recorded
+from benchmarks.gpu.kernel_run import run_on_gpu
 from benchmarks.kernel_attention import attention_runs
 from benchmarks.kernel_bench import DTYPES, FORMATS, Bench, ModelShape, measure_limits
+from benchmarks.kernel_outcome import publish
 from benchmarks.kernel_products import product_runs
-from benchmarks.kernel_records import LEGEND, KernelResult, KernelRun, Limits, draw, tables
+from benchmarks.kernel_records import KernelResult, KernelRun, Limits
 from benchmarks.kernel_rows import row_runs
 from benchmarks.machine import this_machine
 from benchmarks.outcome import DEFAULT_FOLDER
@@ -27,14 +30,37 @@ from vfastml.text_engine.cpu_kernels import Kernels, NoKernels
 from vfastml.text_engine.cpu_kernels.levels import LEVELS
 from vfastml.text_engine.cpu_kernels.single import SingleKernels
 
-_FAMILIES = ("products", "attention", "rows")
+_FAMILIES = ("products", "attention", "rows", "sampling")
+_BUILT_IN = {"hidden": 576, "intermediate": 1536, "heads": 9, "kv_heads": 3, "head_dim": 64, "vocab": 49152}
+_LLAMA_8B = {"hidden": 4096, "intermediate": 14336, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocab": 128256}
+_ON_CPU = _BUILT_IN | {
+    "layers": 30,
+    "dtype": list(FORMATS),
+    "kernels": ["products", "attention", "rows"],
+    "rows": [1, 8, 32, 128],
+    "contexts": [128, 1024, 4096],
+    "prompts": [128, 512],
+}
+_ON_GPU = _LLAMA_8B | {
+    "layers": 32,
+    "dtype": ["bfloat16"],
+    "kernels": list(_FAMILIES),
+    "rows": [1, 8, 32, 128, 256],
+    "contexts": [1024],
+    "prompts": [8192],
+}
+"""What is measured unless flags say otherwise."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 where there are no kernels for this machine, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
-    return until_stopped(lambda: _run(args, given))
+    on_gpu = torch.device(args.device).type != "cpu"
+    for name, value in (_ON_GPU if on_gpu else _ON_CPU).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return until_stopped(lambda: run_on_gpu(args, given) if on_gpu else _run(args, given))
 
 
 def _run(args: argparse.Namespace, given: list[str]) -> int:
@@ -58,7 +84,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
         limits=[limits for limits, _ in measured],
         runs=[run for _, runs in measured for run in runs],
     )
-    _publish(result, args.output)
+    publish(result, args.output)
     return 0
 
 
@@ -111,51 +137,33 @@ def _shape(args: argparse.Namespace) -> ModelShape:
     return ModelShape(args.hidden, args.intermediate, args.heads, args.kv_heads, args.head_dim, args.vocab)
 
 
-def _publish(result: KernelResult, folder: Path) -> None:
-    console = Console()
-    for table in tables(result):
-        console.print(table.rich())
-    console.print(LEGEND, highlight=False)
-    for limits in result.limits:
-        console.print(f"{limits}", highlight=False)
-    console.print(f"{result.machine}; instructions: {result.level}", highlight=False)
-    stem = folder / f"kernels-{result.date}"
-    result.save(stem.with_suffix(".json"))
-    draw(result, stem.with_suffix(".png"))
-    console.print(f"written: {stem}.json and .png", highlight=False, soft_wrap=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("python -m benchmarks.kernels", "Each of the CPU kernels by itself, beside torch.")
+    parser = new_parser("python -m benchmarks.kernels", "Each of the kernels by itself, beside torch.")
     add = parser.add_argument
-    shape = (("hidden", 576), ("intermediate", 1536), ("heads", 9), ("kv-heads", 3), ("head-dim", 64), ("vocab", 49152))
-    for name, size in shape:
-        add(
-            f"--{name}",
-            type=positive,
-            default=size,
-            metavar="N",
-            help="of the model; default: that of the built-in one",
-        )
+    add("--device", default="cpu", help="cpu, or cuda:N for the kernels in Triton")
+    add("--layers", type=positive, metavar="N", help="of the model, for a whole step on a GPU; default: as below")
+    for name, size in _BUILT_IN.items():
+        what = f"of the model; default: that of the built-in one, {size}, and on a GPU of Llama-3.1-8B"
+        add(f"--{name.replace('_', '-')}", type=positive, metavar="N", help=what)
     levels = ("auto", *(level.name for level in LEVELS))
-    add("--level", choices=levels, default="auto", help="the instructions that our kernels use")
-    add("--dtype", type=_some_of(FORMATS), default=list(FORMATS), metavar="D,D", help=f"of {', '.join(FORMATS)}")
-    add(
-        "--kernels", type=_some_of(_FAMILIES), default=list(_FAMILIES), metavar="K,K", help=f"of {', '.join(_FAMILIES)}"
-    )
+    add("--level", choices=levels, default="auto", help="the instructions that our kernels use on a CPU")
+    formats = f"of {', '.join(FORMATS)}; default: all, on a GPU bfloat16"
+    add("--dtype", type=_some_of(FORMATS), metavar="D,D", help=formats)
+    families = f"of {', '.join(_FAMILIES)}, the last for GPUs alone; default: all"
+    add("--kernels", type=_some_of(_FAMILIES), metavar="K,K", help=families)
     cores = len(os.sched_getaffinity(0))
-    add("--threads", type=counts, default=sorted({1, cores}), metavar="N,N", help="one after the other")
-    add("--rows", type=counts, default=[1, 8, 32, 128], metavar="N,N", help="of products and rows")
-    add("--decode-rows", type=counts, default=[1, 8, 32], metavar="N,N", help="of attention")
-    add("--contexts", type=counts, default=[128, 1024, 4096], metavar="N,N", help="of rows that decode")
-    add("--prompts", type=counts, default=[128, 512], metavar="N,N", help="lengths of prompts")
+    add("--threads", type=counts, default=sorted({1, cores}), metavar="N,N", help="one after the other, on a CPU")
+    add("--rows", type=counts, metavar="N,N", help="of products and rows; default: 1,8,32,128, on a GPU also 256")
+    add("--decode-rows", type=counts, default=[1, 8, 32], metavar="N,N", help="of attention, on a CPU")
+    add("--contexts", type=counts, metavar="N,N", help="of rows that decode; on a GPU the last one counts, 1024")
+    add("--prompts", type=counts, metavar="N,N", help="lengths of prompts; on a GPU the last one counts, 8192")
     add("--seconds", type=float, default=0.3, metavar="S", help="that a kernel is run for, again and again")
     add(
         "--memory-mb",
         type=positive,
         default=128,
         metavar="N",
-        help="weights are spread over; far more than caches hold",
+        help="weights are spread over, on a CPU; far more than caches hold",
     )
     add("--output", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="for the JSON and the picture")
     return parser

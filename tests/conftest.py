@@ -15,15 +15,17 @@ os.environ.setdefault("VFASTML_MEASURE_LIMITS", "never")  # no service that a te
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as vfastml.text_engine does, for tests that load torch before it
 
 
-def _interpret_triton_without_gpu() -> None:
-    """Triton asks when it is imported, which whole models of transformers do: so before any test's imports."""
-    import torch
-
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"
+HAS_GPU = Path("/dev/nvidiactl").exists()
+"""NVIDIA's driver is here; asked without torch, which many tests do without."""
+if not HAS_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton asks when it is imported, which whole models of transformers do
 
 
-_interpret_triton_without_gpu()
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a card, tests marked `gpu` are skipped."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not HAS_GPU:
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
 
 
 @pytest.fixture(scope="session")

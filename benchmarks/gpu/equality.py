@@ -19,7 +19,7 @@ from benchmarks.engine_requests import greedy_request
 from benchmarks.gpu.measurements import Measurement, MeasurementFile
 from benchmarks.gpu.offline import engine_config
 from benchmarks.gpu.part_program import NotHereError, part_program
-from benchmarks.gpu.random_weights import real_or_random_model
+from benchmarks.gpu.random_weights import builtin_model, save_random_model
 from benchmarks.gpu.tasks import EqualityTask
 from benchmarks.gpu.titles import EQUAL, ERROR, GREEDY, LOGITS, REFERENCE_ERROR
 from benchmarks.kernel_bench import BLOCK_SIZE, paged_inputs
@@ -36,7 +36,9 @@ from vfastml.text_engine.text_engine import TextEngine
 def measure(task: EqualityTask, found: MeasurementFile) -> None:
     """Case by case; one that cannot run here leaves a note."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = real_or_random_model(task.shape, Path(scratch) / task.shape, task.seed)
+        folder = (builtin_model() if task.may_be_built_in else None) or save_random_model(
+            task.shape, Path(scratch) / task.shape, task.seed
+        )
         rng = random.Random(task.seed)
         expected = _Expected(task, folder, rng)
         for case, config in task.cases.items():

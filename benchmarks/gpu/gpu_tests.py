@@ -18,10 +18,11 @@ _LONGEST_NOTE = 300
 
 
 def measure(task: TestsTask, found: MeasurementFile) -> None:
-    """Runs pytest in this process; it ends after the test in which the time was up."""
+    """Calls pytest in this process; it ends after the test in which the time was up."""
     counts = TestCounts(time.monotonic() + task.seconds)
     try:
-        pytest.main([*task.arguments, "-p", "no:cacheprovider"], plugins=[counts])
+        for arguments in task.runs:
+            pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[counts])
     finally:
         found.add(counts.measurement(task.part))
 
@@ -40,7 +41,8 @@ class TestCounts:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many there are."""
-        self._session, self._collected = session, len(session.items)
+        self._session = session
+        self._collected += len(session.items)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be imported counts as a failure."""

@@ -39,6 +39,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
 HOST_SWITCHES = ("no CUDA graphs", "no overlap")
 """What they save is of the host, and shows most on a small model."""
 _DUMMY = {"load_format": "dummy"}
+_TESTS = (
+    ("tests/text_engine/triton_kernels", "-m", "not slow"),
+    ("tests/text_engine", "--ignore", "tests/text_engine/triton_kernels", "-m", "gpu"),
+)
+"""Arguments for pytest."""
 
 
 class Plan:
@@ -76,10 +81,8 @@ class Plan:
         return self._part(task.part, 30, "bandwidth", task)
 
     def _tests(self) -> Part:
-        budget_s = 75
-        seconds = (budget_s - 10) * self._scale.patience
-        task = TestsTask(part="tests", arguments=list(self._scale.test_arguments), seconds=seconds)
-        return self._part(task.part, budget_s, "gpu_tests", task)
+        task = TestsTask(part="tests", runs=[list(run) for run in _TESTS], seconds=self._scale.test_seconds)
+        return self._part(task.part, 80, "gpu_tests", task)
 
     def _equality(self) -> Part:
         scale = self._scale
@@ -88,6 +91,7 @@ class Plan:
         task = EqualityTask(
             part="equality",
             shape=scale.equality.name,
+            may_be_built_in=scale.is_real,
             device=scale.device,
             dtype=scale.dtype,
             cases={DEFAULT: own, "attention sdpa": own | SWITCHES["attention sdpa"]},
@@ -156,9 +160,9 @@ class Plan:
             model=shape.name,
             device=scale.device,
             dtype=scale.dtype,
-            rows=[1, 8, 32, 128, 256] if scale.most is None else [1, scale.most.sequences],
-            prefill_rows=8192 if scale.most is None else 32,
-            context=1024 if scale.most is None else 32,
+            rows=[1, 8, 32, 128, 256] if scale.is_real else [1, 3],
+            prefill_rows=8192 if scale.is_real else 32,
+            context=1024 if scale.is_real else 32,
             seconds=0.05,
         )
         return self._part(task.part, 60, "kernel_part", task)

@@ -17,11 +17,11 @@ _SPREAD = 3.0
 """Times what a model is initialized with: logits that differ clearly, or rounding alone would choose the tokens."""
 
 
-def real_or_random_model(shape: str, folder: Path, seed: int) -> Path:
-    """The built-in model where it is in the cache, or its package among the wheels; else a random one in `folder`."""
+def builtin_model() -> Path | None:
+    """Its folder, where it is in the cache or its package is among the wheels."""
     if folder_of(parse_uri(DEFAULT_MODEL).name).is_dir() or _has_package(os.environ.get("PIP_FIND_LINKS")):
         return resolve_model(DEFAULT_MODEL).folder
-    return save_random_model(shape, folder, seed)
+    return None
 
 
 def save_random_model(shape: str, folder: Path, seed: int) -> Path:

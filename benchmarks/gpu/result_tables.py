@@ -18,7 +18,7 @@ _WHOLE_CASES = (DEFAULT, HTTP, STATIC, CONTINUOUS)
 
 def target_table(result: GpuResult) -> TextTable:
     """What was wanted, and whether it was reached."""
-    rows = [[target.title, target.wanted, target.reached, target.verdict] for target in targets(result)]
+    rows = [[target.title, target.wanted, target.reached, target.verdict(dry=result.dry)] for target in targets(result)]
     return TextTable("Targets", ["", "wanted", "reached", "met"], rows)
 
 

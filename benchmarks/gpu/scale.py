@@ -37,12 +37,17 @@ class Scale:
     """The same for the server."""
     levels: tuple[int, ...]
     """Requests in flight over HTTP."""
-    test_arguments: tuple[str, ...]
+    test_seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     """Of every part."""
     most: Most | None = None
     patience: float = 1.0
     """Times the budgets of the plan."""
+
+    @property
+    def is_real(self) -> bool:
+        """Figures mean something."""
+        return self.most is None
 
     def shrunk(self, workload: Workload) -> Workload:
         """The same under the same name, as large as it may be."""
@@ -69,7 +74,7 @@ FULL = Scale(
     config={},
     flags=(),
     levels=(128, 32, 1),
-    test_arguments=("tests/text_engine/triton_kernels", "-m", "not slow"),
+    test_seconds=65,
 )
 DRY = Scale(
     device="cpu",
@@ -79,10 +84,10 @@ DRY = Scale(
     small=None,
     equality=TINY,
     copied_bytes=8_000_000,
-    config={"decoder": "fused-triton", "kv_cache_memory": 4_000_000, "max_model_len": 256, "max_num_seqs": 4},
-    flags=("--decoder", "fused-triton", "--kv-cache-memory", "4MB", "--max-model-len", "256", "--max-num-seqs", "4"),
+    config={"decoder": "fused-triton", "kv_cache_memory": 4_000_000, "max_model_len": 1024, "max_num_seqs": 4},
+    flags=("--decoder", "fused-triton", "--kv-cache-memory", "4MB", "--max-model-len", "1024", "--max-num-seqs", "4"),
     levels=(2, 1),
-    test_arguments=("tests/text_engine/triton_kernels", "-m", "not slow", "-k", "interpreter"),
+    test_seconds=15,
     environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     most=Most(sequences=3, input_tokens=20, output_tokens=4),
     patience=3.0,

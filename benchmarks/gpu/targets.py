@@ -27,7 +27,7 @@ from benchmarks.gpu.titles import (
 )
 from benchmarks.hf_labels import CONTINUOUS
 
-YES, NO, UNKNOWN = "yes", "NO", "not measured"
+YES, NO, UNKNOWN, DRY = "yes", "NO", "not measured", "dry"
 _LEAST_SHARE, _LEAST_BATCH_128, _LEAST_SATURATION, _LEAST_TIMES = 75.0, 10_000.0, 11_000.0, 5.0
 _MOST_LOST = 10.0
 _MOST_ERROR = 1.5
@@ -43,11 +43,14 @@ class Target:
     reached: str
     met: bool | None
     """None: it was not measured."""
+    is_speed: bool = False
+    """Then a dry run says nothing of it."""
 
-    @property
-    def verdict(self) -> str:
+    def verdict(self, *, dry: bool) -> str:
         """For the table."""
-        return UNKNOWN if self.met is None else YES if self.met else NO
+        if self.met is None:
+            return UNKNOWN
+        return DRY if dry and self.is_speed else YES if self.met else NO
 
 
 def targets(result: GpuResult) -> list[Target]:
@@ -94,14 +97,15 @@ def _rate(result: GpuResult, model: str, workload: str, case: str = DEFAULT) -> 
 
 
 def _at_least(title: str, wanted: float, reached: float | None) -> Target:
-    return _target(title, f"at least {wanted:,.0f}", reached, lambda value: value >= wanted)
+    return _target(title, f"at least {wanted:,.0f}", reached, lambda value: value >= wanted, is_speed=True)
 
 
 def _lost(result: GpuResult, model: str, level: int) -> Target:
     title = f"lost over HTTP at c={level}, % of tokens/s"
     reached = lost_over_http(result, model, level)
     failed = result.median(FAILED, model=model, case=HTTP, workload=closed_loop(level))
-    return _target(title, f"at most {_MOST_LOST:.0f}", reached, lambda value: value <= _MOST_LOST and not failed)
+    wanted = f"at most {_MOST_LOST:.0f}"
+    return _target(title, wanted, reached, lambda value: value <= _MOST_LOST and not failed, is_speed=True)
 
 
 def _equality(result: GpuResult) -> Target:
@@ -127,8 +131,10 @@ def _tests(result: GpuResult) -> Target:
     return Target("tests of the kernels", "all pass", reached, passed > 0 and failed == 0 and not_run == 0)
 
 
-def _target(title: str, wanted: str, reached: float | None, holds: Callable[[float], bool]) -> Target:
+def _target(
+    title: str, wanted: str, reached: float | None, holds: Callable[[float], bool], *, is_speed: bool = False
+) -> Target:
     if reached is None:
-        return Target(title, wanted, UNKNOWN, None)
+        return Target(title, wanted, UNKNOWN, None, is_speed)
     shown = f"{reached:,.0f}" if abs(reached) >= 1000 else f"{reached:.3g}"
-    return Target(title, wanted, shown, holds(reached))
+    return Target(title, wanted, shown, holds(reached), is_speed)

@@ -20,7 +20,8 @@ class TestsTask(msgspec.Struct, kw_only=True):
 
     __test__ = False
     part: str
-    arguments: list[str]
+    runs: list[list[str]]
+    """Arguments of each call."""
     seconds: float
 
 
@@ -95,6 +96,8 @@ class EqualityTask(msgspec.Struct, kw_only=True):
 
     part: str
     shape: str
+    may_be_built_in: bool
+    """Where that is at hand, the built-in model is taken, and not a random one of this shape."""
     device: str
     dtype: str
     """That is served; errors are against float32."""

@@ -17,7 +17,7 @@ LOADING, MEMORY, TESTS = "loading", "memory", "tests"
 GREEDY, LOGITS = "greedy tokens, float32", "logits"
 SATURATION, LONG = "256/256, all at once", "1000/1000"
 PREFIX, NOTHING_SHARED = "prefix, 90 % shared", "prefix, nothing shared"
-KERNELS = "kernels"
+KERNELS, KERNEL_STEPS = "kernels", "kernels of a decode step"
 
 
 def batch(sequences: int) -> str:
