@@ -59,9 +59,8 @@ def float32_service(builtin_folder: Path, tmp_path_factory: pytest.TempPathFacto
         yield service
 
 
-@pytest.fixture
-def tiny_service(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[Service]:
-    """A tiny random model, started anew for each test that kills things."""
-    arguments = ["--model-uri", str(tiny_models["llama"]), "--served-model-name", "tiny", "--dtype", "float32"]
-    with running(Service(tmp_path, [*arguments, "--kv-cache-memory", "20MB"])) as service:
+@pytest.fixture(scope="module")
+def tiny_service(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A tiny random model. A test that ends one of its processes leaves the service ready for the next test."""
+    with running(Service.of_tiny_model(tmp_path_factory.mktemp("tiny"), tiny_models["llama"])) as service:
         yield service

@@ -46,6 +46,21 @@ def generate(
         model.generation_config = own
 
 
+class Oracle:
+    """A model, and what it has generated: each text once, however many tests ask for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = load_oracle(folder)
+        self._texts: dict[str, list[int]] = {}
+
+    def generate(self, prompt: Sequence[int], num_tokens: int, *, ignore_eos: bool, **altering: Any) -> list[int]:
+        """As `generate` above."""
+        asked = repr((list(prompt), num_tokens, ignore_eos, altering))
+        if asked not in self._texts:
+            self._texts[asked] = generate(self.model, prompt, num_tokens, ignore_eos=ignore_eos, **altering)
+        return self._texts[asked]
+
+
 @torch.inference_mode()
 def forced_logits(
     model: PreTrainedModel, prompt: Sequence[int], output: Sequence[int], **altering: Any

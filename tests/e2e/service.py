@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
-READY_S = 90.0
+READY_S = 240.0
+"""Generous: on a busy machine torch alone takes half a minute to load. Only what never comes waits for it."""
 
 
 def free_port() -> int:
@@ -54,6 +55,12 @@ class Service:
         self._gateway_args += gateway_args or []
         self.model_server: subprocess.Popen[bytes] | None = None
         self.gateway: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def of_tiny_model(cls, log_folder: Path, model: Path) -> Service:
+        """Of that one, under the name `tiny`."""
+        arguments = ["--model-uri", str(model), "--served-model-name", "tiny", "--dtype", "float32"]
+        return cls(log_folder, [*arguments, "--kv-cache-memory", "20MB"])
 
     def start_model_server(self) -> None:
         self.model_server = self._start("model_server", self._model_args)

@@ -46,7 +46,7 @@ async def beside_others(service: Service, count: int, length: int, **fields: Any
 def test_capital_of_france(service_name: str, request: pytest.FixtureRequest) -> None:
     service: Service = request.getfixturevalue(service_name)
     assert "Paris" in capital(service)
-    among = asyncio.run(beside_others(service, 32, 60, messages=QUESTION, temperature=0, max_tokens=30))
+    among = asyncio.run(beside_others(service, 16, 40, messages=QUESTION, temperature=0, max_tokens=30))
     assert "Paris" in among.choices[0].message.content
 
 
@@ -119,7 +119,7 @@ def test_same_seed_same_text_also_under_load(service_name: str, request: pytest.
     client = service.openai()
     alone = [client.chat.completions.create(model=MODEL, **fields).choices[0].message.content for _ in range(2)]
     assert alone[0] == alone[1]
-    among = asyncio.run(beside_others(service, 12, 300, **fields))
+    among = asyncio.run(beside_others(service, 12, 100, **fields))
     assert among.choices[0].message.content == alone[0]
     fields["seed"] = 12
     assert client.chat.completions.create(model=MODEL, **fields).choices[0].message.content != alone[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,26 @@ Asked = tuple[list[int], int, bool]
 """Prompt, max_tokens, ignore_eos."""
 
 
-def mixed_requests() -> list[Asked]:
-    """1 to 900 prompt tokens, 1 to 128 output tokens; a third of the prompts begin like another."""
+FULL = (900, 400, (1, 2, 8, 32, 32, 64, 128))
+USUAL = (300, 160, (1, 2, 8, 16, 16, 32, 48))
+"""A third of the work: the longest of the many prompts, the longest prefix, and the numbers of output tokens."""
+
+
+def mixed_requests(longest: int, longest_prefix: int, outputs: Sequence[int]) -> list[Asked]:
+    """64 prompts of 1 to 900 tokens; a third of them begin like another."""
     rng = random.Random(20)
 
     def words(count: int) -> list[int]:
         return [rng.randrange(100, 40000) for _ in range(count)]
 
-    prefixes = [words(400), words(96)]
-    lengths = [1, 2, 15, 16, 17, 900, *(int(900 ** rng.random()) for _ in range(58))]
+    prefixes = [words(longest_prefix), words(96)]
+    lengths = [1, 2, 15, 16, 17, 900, *(int(longest ** rng.random()) for _ in range(58))]
     requests = []
     for number, length in enumerate(lengths):
         prompt = words(length)
         if number % 3 == 0:
-            prompt = [*rng.choice(prefixes)[: rng.choice([48, 96, 400])], *words(min(length, 30))]
-        requests.append((prompt, rng.choice([1, 2, 8, 32, 32, 64, 128]), number % 2 == 0))
+            prompt = [*rng.choice(prefixes)[: rng.choice([48, 96, longest_prefix])], *words(min(length, 30))]
+        requests.append((prompt, rng.choice(outputs), number % 2 == 0))
     return requests
 
 
@@ -53,10 +59,10 @@ async def answers(service: Service, requests: list[Asked]) -> list[list[int]]:
     return await asyncio.gather(*(ask(*request) for request in requests))
 
 
-@pytest.fixture(scope="module")
-def asked_and_got(float32_service: Service) -> list[tuple[Asked, list[int]]]:
+@pytest.fixture(scope="module", params=[USUAL, pytest.param(FULL, marks=pytest.mark.slow)], ids=["usual", "full"])
+def asked_and_got(request: pytest.FixtureRequest, float32_service: Service) -> list[tuple[Asked, list[int]]]:
     before = float32_service.load()
-    requests = mixed_requests()
+    requests = mixed_requests(*request.param)
     got = asyncio.run(answers(float32_service, requests))
     after = float32_service.load()
     for counter in ("preemptions", "chunked_prefills", "prefix_hit_tokens"):

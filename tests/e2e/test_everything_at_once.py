@@ -30,9 +30,9 @@ TOOLS = {"tools": [{"type": "function", "function": WEATHER}]}
 QUESTIONS = ["Who painted the Mona Lisa?", "What is the weather in Paris?", "Say hello."]
 
 KINDS: dict[str, dict[str, Any]] = {
-    "greedy": {"temperature": 0},
-    "sampled": {"temperature": 0.9, "top_p": 0.9, "seed": 5},
-    "n=4": {"n": 4, "temperature": 1.1, "top_k": 40, "seed": 6},
+    "greedy": {"temperature": 0, "max_tokens": 20},
+    "sampled": {"temperature": 0.9, "top_p": 0.9, "seed": 5, "max_tokens": 20},
+    "n=4": {"n": 4, "temperature": 1.1, "top_k": 40, "seed": 6, "max_tokens": 20},
     "beam-4 with a stop string": {"use_beam_search": True, "beam_width": 4, "n": 2, "stop": [".", " the"]},
     "beam-3 with a schema": {
         "use_beam_search": True,
@@ -47,12 +47,13 @@ KINDS: dict[str, dict[str, Any]] = {
         "repetition_penalty": 1.1,
         "logprobs": True,
         "top_logprobs": 2,
+        "max_tokens": 20,
     },
 }
 
 
 def answer(service: Service, question: str, fields: dict[str, Any]) -> dict[str, Any]:
-    response = service.chat(messages=question, max_tokens=40, **fields)
+    response = service.chat(**{"messages": question, "max_tokens": 40, **fields})
     assert response.status_code == 200, response.text
     return response.json()
 

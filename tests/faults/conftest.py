@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.service import Service, running
 from tests.faults.table import FaultTable
 
 TABLE = pytest.StashKey[FaultTable]()
@@ -35,6 +36,13 @@ def faults(request: pytest.FixtureRequest) -> Iterator[FaultTable]:
     table = request.config.stash[TABLE]
     yield table
     table.end_test(passed=request.node.stash.get(PASSED, False))
+
+
+@pytest.fixture
+def tiny_service(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[Service]:
+    """Started anew for each test: here, a test may leave it in pieces."""
+    with running(Service.of_tiny_model(tmp_path, tiny_models["llama"])) as service:
+        yield service
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -143,8 +143,8 @@ def test_stop_strings_end_texts_as_end_tokens_do(folder: Path, oracle: PreTraine
 def test_what_is_certain_is_streamed_and_nothing_else(folder: Path) -> None:
     """What has been sent cannot be taken back: the choices' tokens are those of the search without a stream."""
     driver = BeamDriver.load(folder)
-    sampling = SamplingParams(max_tokens=60, ignore_eos=True)
-    for prompt in prompts(10, 8):
+    sampling = SamplingParams(max_tokens=40, ignore_eos=True)
+    for prompt in prompts(10, 4):
         streamed, at_once = (driver.add(prompt, sampling, beams=BeamSearch(3), n=2, stream=on) for on in (True, False))
         driver.run()
         assert driver.texts(streamed) == driver.texts(at_once)

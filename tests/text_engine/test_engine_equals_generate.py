@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.oracle import assert_same_tokens, forced_logits, generate, load_oracle
+from tests.oracle import Oracle, assert_same_tokens, forced_logits, generate, load_oracle
 from tests.text_engine.decoder_kinds import DECODERS
 from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_requests import SamplingParams
@@ -19,6 +19,12 @@ from vfastml.engine.dispatch_requests import SamplingParams
 def decoder(request: pytest.FixtureRequest) -> str:
     """Each test is run once for each decoder."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def oracles(tiny_models: dict[str, Path]) -> dict[str, Oracle]:
+    """One for all decoders: they are held against the same texts."""
+    return {name: Oracle(folder) for name, folder in tiny_models.items()}
 
 
 def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int, bool]]:
@@ -35,7 +41,7 @@ def mixed_requests(rng: random.Random, count: int) -> list[tuple[list[int], int,
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize("budget", [7, 64])
 def test_packed_chunked_preempted_and_shared_equals_alone(
-    tiny_models: dict[str, Path], name: str, budget: int, decoder: str
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], name: str, budget: int, decoder: str
 ) -> None:
     head_dim = 16 if name == "qwen3" else 8
     driver = EngineDriver.load(
@@ -46,7 +52,7 @@ def test_packed_chunked_preempted_and_shared_equals_alone(
         kv_cache_memory=32 * 16 * 3 * 2 * 2 * head_dim * 4,  # 32 blocks of 16 tokens, 3 layers, 2 KV heads, float32
         decoder=decoder,
     )
-    oracle = load_oracle(tiny_models[name])
+    oracle = oracles[name]
     requests = mixed_requests(random.Random(budget), 24)
     ids = [
         driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=ignore_eos))
@@ -54,8 +60,8 @@ def test_packed_chunked_preempted_and_shared_equals_alone(
     ]
     driver.run()
     for request_id, (prompt, max_tokens, ignore_eos) in zip(ids, requests, strict=True):
-        expected = generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos)
-        assert_same_tokens(oracle, prompt, driver.tokens(request_id), expected)
+        expected = oracle.generate(prompt, max_tokens, ignore_eos=ignore_eos)
+        assert_same_tokens(oracle.model, prompt, driver.tokens(request_id), expected)
     load = driver.engine.load()
     assert load.preemptions > 0 or budget == 7
     assert load.chunked_prefills > 0
@@ -75,7 +81,9 @@ def as_transformers_says(altering: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("budget", [7, 64])
-def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path], budget: int, decoder: str) -> None:
+def test_penalised_and_biased_rows_beside_plain_ones(
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], budget: int, decoder: str
+) -> None:
     driver = EngineDriver.load(
         tiny_models["llama"],
         dtype="float32",
@@ -84,7 +92,7 @@ def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path
         kv_cache_memory=32 * 16 * 3 * 2 * 2 * 8 * 4,
         decoder=decoder,
     )
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     requests = mixed_requests(random.Random(budget + 1), 24)
     ids = []
     for number, (prompt, max_tokens, ignore_eos) in enumerate(requests):
@@ -95,30 +103,34 @@ def test_penalised_and_biased_rows_beside_plain_ones(tiny_models: dict[str, Path
     num_altered = 0
     for number, (request_id, (prompt, max_tokens, ignore_eos)) in enumerate(zip(ids, requests, strict=True)):
         altering = as_transformers_says(ALTERING[number % len(ALTERING)])
-        expected = generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos, **altering)
-        assert_same_tokens(oracle, prompt, driver.tokens(request_id), expected, **altering)
-        num_altered += expected != generate(oracle, prompt, max_tokens, ignore_eos=ignore_eos)
+        expected = oracle.generate(prompt, max_tokens, ignore_eos=ignore_eos, **altering)
+        assert_same_tokens(oracle.model, prompt, driver.tokens(request_id), expected, **altering)
+        num_altered += expected != oracle.generate(prompt, max_tokens, ignore_eos=ignore_eos)
     assert num_altered > 5
     load = driver.engine.load()
     assert load.preemptions > 0 or budget == 7
     assert load.chunked_prefills > 0
 
 
-def test_penalised_choices_of_one_request(tiny_models: dict[str, Path], decoder: str) -> None:
+def test_penalised_choices_of_one_request(
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], decoder: str
+) -> None:
     driver = EngineDriver.load(tiny_models["llama"], dtype="float32", decoder=decoder)
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     prompt = [9, 8, 7] * 7
     sampling = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, **PENALTY)
     request_id = driver.add(prompt, sampling, n=3)
     driver.run()
-    expected = generate(oracle, prompt, 24, ignore_eos=True, **PENALTY)
-    assert expected != generate(oracle, prompt, 24, ignore_eos=True)
+    expected = oracle.generate(prompt, 24, ignore_eos=True, **PENALTY)
+    assert expected != oracle.generate(prompt, 24, ignore_eos=True)
     assert [driver.tokens(request_id, index) for index in range(3)] == [expected] * 3
 
 
-def test_scores_are_the_models_own_log_probabilities(tiny_models: dict[str, Path], decoder: str) -> None:
+def test_scores_are_the_models_own_log_probabilities(
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], decoder: str
+) -> None:
     driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     hot = {"temperature": 1.3, "top_k": 40, "seed": 3, "min_tokens": 5}
     kinds: list[tuple[dict[str, Any], int]] = [({"temperature": 0.0}, 1), ({**hot, **PENALTY, **BIAS}, 3)]
     requests = [([number, 5, 6] * 9, *kind) for number, kind in enumerate(kinds)]
@@ -132,7 +144,7 @@ def test_scores_are_the_models_own_log_probabilities(tiny_models: dict[str, Path
         assert set(driver.answers[request_id].scores) == set(range(n))
         for index in range(n):
             output = driver.tokens(request_id, index)
-            logs = forced_logits(oracle, prompt, output).log_softmax(-1)
+            logs = forced_logits(oracle.model, prompt, output).log_softmax(-1)
             expected = logs.gather(1, torch.tensor(output)[:, None])[:, 0]
             assert torch.allclose(torch.tensor(driver.answers[request_id].scores[index]), expected, atol=1e-4)
     assert [bool(answer.scores) for answer in driver.answers.values()] == [True, False, True, False]
@@ -146,9 +158,11 @@ def test_sliding_window_matters_in_the_test_above(tiny_models: dict[str, Path]) 
     assert generate(oracle, prompt, 8, ignore_eos=True) != with_window
 
 
-def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str, Path], decoder: str) -> None:
+def test_requests_that_come_during_a_run_do_not_disturb_it(
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], decoder: str
+) -> None:
     driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     rng, requests = random.Random(1), []
     for _ in range(12):
         prompt = [rng.randrange(256) for _ in range(rng.randrange(1, 40))]
@@ -158,12 +172,16 @@ def test_requests_that_come_during_a_run_do_not_disturb_it(tiny_models: dict[str
             driver.step()
     driver.run()
     for request_id, prompt in requests:
-        assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 30, ignore_eos=True))
+        assert_same_tokens(
+            oracle.model, prompt, driver.tokens(request_id), oracle.generate(prompt, 30, ignore_eos=True)
+        )
 
 
-def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str, Path], decoder: str) -> None:
+def test_cancelled_requests_leave_the_others_as_they_were(
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], decoder: str
+) -> None:
     driver = EngineDriver.load(tiny_models["llama"], dtype="float32", max_num_batched_tokens=16, decoder=decoder)
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     sampling = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
     prompts = [[number, 5, 6] * 10 for number in range(8)]
     ids = [driver.add(prompt, sampling) for prompt in prompts]
@@ -173,21 +191,23 @@ def test_cancelled_requests_leave_the_others_as_they_were(tiny_models: dict[str,
         driver.engine.check_integrity()
     driver.run()
     for request_id, prompt in list(zip(ids, prompts, strict=True))[6:]:
-        assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 20, ignore_eos=True))
+        assert_same_tokens(
+            oracle.model, prompt, driver.tokens(request_id), oracle.generate(prompt, 20, ignore_eos=True)
+        )
 
 
 def test_greedy_choices_of_one_request_are_equal_and_share_the_prompt(
-    tiny_models: dict[str, Path], decoder: str
+    tiny_models: dict[str, Path], oracles: dict[str, Oracle], decoder: str
 ) -> None:
     driver = EngineDriver.load(tiny_models["llama"], dtype="float32", decoder=decoder)
-    oracle = load_oracle(tiny_models["llama"])
+    oracle = oracles["llama"]
     prompt = [9, 8, 7] * 7
     request_id = driver.add(prompt, SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True), n=4)
     driver.step()
     load = driver.engine.load()
     assert load.total_blocks - load.free_blocks == 2  # 21 tokens; four choices, one prompt
     driver.run()
-    expected = generate(oracle, prompt, 24, ignore_eos=True)
+    expected = oracle.generate(prompt, 24, ignore_eos=True)
     assert [driver.tokens(request_id, index) for index in range(4)] == [expected] * 4
 
 

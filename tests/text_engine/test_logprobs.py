@@ -9,12 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.text_engine.engine_driver import GREEDY, EngineDriver
+from tests.text_engine.engine_driver import EngineDriver
 from vfastml.engine.dispatch_replies import Delta, PlaceLogprobs
 from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.text_engine.logprob_report import place_logprobs
 from vfastml.text_engine.sampling import SampledToken
 
+SHORT = SamplingParams(temperature=0.0, max_tokens=40)
 PROMPT = [5, 9, 31, 7, 7, 40, 2, 11, 90, 6] * 9
 
 
@@ -87,7 +88,7 @@ def test_of_generated_tokens_are_the_models_own(folder: Path, num_top: int) -> N
 def test_of_a_prompt_whatever_the_chunks_and_the_cache(folder: Path, budget: int, max_tokens: int) -> None:
     driver = load(folder, max_num_batched_tokens=budget, max_num_seqs=8)
     rows = reference(folder, PROMPT)
-    driver.add(PROMPT, GREEDY)  # the prefix cache has it now
+    driver.add(PROMPT, SHORT)  # the prefix cache has it now
     driver.run()
     sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, prompt_logprobs=3)
     request_id = driver.add(PROMPT, sampling, n=2)
@@ -111,13 +112,13 @@ def test_prompt_alone_costs_no_token_and_leaves_nothing_behind(folder: Path) -> 
 
 def test_requests_that_ask_change_nothing_for_those_that_do_not(folder: Path) -> None:
     alone = load(folder)
-    expected = [alone.add(PROMPT[start:], GREEDY) for start in range(6)]
+    expected = [alone.add(PROMPT[start:], SHORT) for start in range(6)]
     for _ in expected:
         alone.run()
     mixed = load(folder, max_num_batched_tokens=32, max_num_seqs=16)
     plain = []
     for start in range(6):
-        plain.append(mixed.add(PROMPT[start:], GREEDY))
+        plain.append(mixed.add(PROMPT[start:], SHORT))
         mixed.add(PROMPT[start:], SamplingParams(temperature=0.0, logprobs=2, prompt_logprobs=1, max_tokens=9))
     mixed.run()
     assert [mixed.tokens(one) for one in plain] == [alone.tokens(one) for one in expected]
