@@ -33,6 +33,7 @@ CLIENTS := $(VENV)-clients
 READY_CLIENTS := $(CLIENTS)/.ready
 LM_EVAL := $(VENV)-lm-eval
 READY_LM_EVAL := $(LM_EVAL)/.ready
+OTHER_TORCH := $(VENV)-torch-$(TORCH_VERSION)
 PACKAGES := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -68,6 +69,15 @@ $(READY_CLIENTS): $(READY_DEV) requirements-clients.txt requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python -r requirements-clients.txt
 	@touch $(READY_CLIENTS)
 
+# All but these three as they are pinned. The builds of torch that need triton name its version themselves.
+$(OTHER_TORCH)/.ready: $(READY_DEV) requirements.txt requirements-dev.txt
+	$(if $(TORCH_VERSION),,$(error Name the release: make test-torch TORCH_VERSION=2.11.0))
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OTHER_TORCH)
+	grep -hvE '^(torch|triton|transformers)==' requirements.txt requirements-dev.txt > $(OTHER_TORCH)/requirements.txt
+	$(BIN)/uv pip install --quiet --python $(OTHER_TORCH)/bin/python $(UV_FLAGS) -r $(OTHER_TORCH)/requirements.txt \
+		torch==$(TORCH_VERSION) transformers$(TRANSFORMERS_VERSION:%===%) "triton; sys_platform == 'linux'"
+	@touch $@
+
 # A .pth file lets in what the product's environment has: torch is not installed twice.
 $(READY_LM_EVAL): $(READY_DEV) requirements-lm-eval.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LM_EVAL)
@@ -97,6 +107,9 @@ test-lm-eval: $(READY_LM_EVAL)  ## compare lm-eval's own scores with those that 
 
 test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
 	$(BIN)/python -m pytest -m images $(ARGS)
+
+test-torch: $(OTHER_TORCH)/.ready  ## run what is computed with another release of torch: TORCH_VERSION=2.11.0 TRANSFORMERS_VERSION=5.17.0
+	$(OTHER_TORCH)/bin/python -m pytest -m "not slow" $(or $(ARGS),tests/text_engine tests/test_llm.py)
 
 faults: $(READY_DEV)  ## make each fault of the table in docs/operations.md, and write down what was measured
 	$(BIN)/python -m pytest -m faults tests/faults --fault-table docs/operations.md $(ARGS)
@@ -132,6 +145,6 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 	$(CONTAINER) build $(IMAGE_ARGS) $(ARGS) --file Dockerfile.model --tag vfastml-model .
 
 clean:  ## remove the environment, builds and caches
-	rm -rf $(VENV) $(CLIENTS) $(LM_EVAL) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch-* $(CLIENTS) $(LM_EVAL) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images faults chaos fuzz soak lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images test-torch faults chaos fuzz soak lint types format wheel images clean

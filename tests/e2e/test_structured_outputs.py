@@ -29,9 +29,9 @@ async def ask_each(service: Service, times: int) -> list[tuple[int, str | None]]
     async def ask(number: int, seed: int) -> tuple[int, str | None]:
         completion = await client.chat.completions.create(
             model=MODEL,
-            messages=[{"role": "user", "content": f"Write JSON of this schema: {json.dumps(SCHEMAS[number])[:300]}"}],
+            messages=[{"role": "user", "content": f"Write JSON of this schema: {json.dumps(SCHEMAS[number])[:100]}"}],
             response_format=schema_format(SCHEMAS[number]),
-            temperature=0 if seed == 0 else 1,
+            temperature=(seed + number) % 2,
             seed=seed,
             max_tokens=300,
         )
@@ -41,7 +41,7 @@ async def ask_each(service: Service, times: int) -> list[tuple[int, str | None]]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_all_answers_are_valid(builtin_service: Service, times: int) -> None:
     answers = asyncio.run(ask_each(builtin_service, times))
     assert len(answers) == 30 * times
