@@ -16,6 +16,7 @@ import torch
 
 from vfastml.text_engine.draw import Draw
 from vfastml.text_engine.draw_bits import draw_bits
+from vfastml.text_engine.host_copies import to_device
 from vfastml.text_engine.triton_kernels.sampling import sample_tokens
 
 _WORDS = 3
@@ -56,7 +57,7 @@ class SamplingRows:
         """Of the draws, in their order, by one copy."""
         buffer = np.empty(cls.num_words(len(draws)), dtype=np.int64)
         cls.fill(buffer, draws)
-        return cls.view(torch.from_numpy(buffer).to(device, non_blocking=True))
+        return cls.view(to_device(buffer, device))
 
     @classmethod
     def view(cls, buffer: torch.Tensor) -> SamplingRows:

@@ -10,7 +10,7 @@ BLOCK_SIZE = 16
 """Tokens in a KV block: small enough to waste little, large enough to keep block tables short. Some attention backends
 read only larger ones (`Decoder.block_size`)."""
 
-DECODERS = ("auto", "hf", "fused", "fused-torch")
+DECODERS = ("auto", "hf", "fused", "fused-torch", "fused-triton")
 """What `decoder` may be."""
 QUANTIZATIONS = ("int8",)
 """What `quantization` may be, beside None."""
@@ -48,7 +48,8 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     decoder: str = "auto"
     """`auto` (our own for the Llama family, transformers' modules for all others), `hf` (transformers'), `fused` (our
-    own, on a CPU with our kernels where they can be had) or `fused-torch` (our own without kernels)."""
+    own, with our kernels where they can be had), `fused-torch` (our own without kernels) or `fused-triton` (our own
+    with the kernels for GPUs)."""
     attention_backend: str = "auto"
     """`auto` (on a GPU the first of these that runs there), `triton` (our own kernels), `flash` (the package
     flash_attn, or flash_attn_interface), `varlen` (torch's varlen_attn) or `sdpa` (plain torch, on every device)."""

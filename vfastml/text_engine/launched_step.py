@@ -44,4 +44,4 @@ class LaunchedStep:
     @property
     def is_followed_blindly(self) -> bool:
         """The next step can be made ready before the tokens of this one are known."""
-        return bool(self.batch.rows) and all(sequence.is_plain for sequence in self.batch.sampling)
+        return bool(self.batch.rows) and all(sequence.runs_ahead for sequence in self.batch.sampling)

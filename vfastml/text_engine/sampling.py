@@ -92,11 +92,6 @@ class Sampling:
         return self.min_tokens > 0 and (not self.ignore_eos or bool(self.stop_token_ids))
 
     @property
-    def is_plain(self) -> bool:
-        """Nothing but temperature, top_k, top_p and min_p decides: a device chooses the token by itself."""
-        return self.typical_p == 1.0 and not (self.alters_logits or self.wants_scores or self.bars_at_first)
-
-    @property
     def takes_argmax(self) -> bool:
         """Always the token of the largest logit, as the model gives them, and nothing else is asked."""
         return self.greedy and self._is_bare

@@ -85,7 +85,7 @@ class Sequence:
             self.prompt_scores = [SampledToken(tokens[0]), *[None] * (self.num_prompt_tokens - 1)]
         self.sampling = sampling
         self.is_plain = sampling.is_plain and not num_candidates and matcher is None
-        """Tokens may be chosen on the device, by DeviceSampler."""
+        """Its tokens may be chosen on the device, by DeviceSampler."""
         self.takes_argmax = sampling.takes_argmax and not num_candidates and matcher is None
         self.priority = priority
         self.arrival = arrival
@@ -111,10 +111,10 @@ class Sequence:
         return self.length - self.num_computed
 
     @property
-    def is_plain(self) -> bool:
+    def runs_ahead(self) -> bool:
         """Its next token is chosen without looking at what it has so far, and no others split off with it: so the step
         after the next can be launched before anybody knows the token."""
-        return self.sampling.is_plain and self.matcher is None and not (self.num_candidates or self.forks)
+        return self.is_plain and not self.forks
 
     @property
     def ends_for_sure(self) -> bool:

@@ -13,7 +13,7 @@ from tests.oracle import forced_logits as true_logits
 from tests.text_engine.forced_run import forced_logits
 from tests.text_engine.llama_family import FAMILY, llama, qwen2, qwen3
 from tests.tiny_models import save_model
-from vfastml.text_engine.attention.sdpa import SdpaAttention
+from vfastml.text_engine.attention.kind import SDPA
 from vfastml.text_engine.decoders.decoder_check import check_decoder
 from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
 from vfastml.text_engine.decoders.llama_weights import LlamaWeights
@@ -26,7 +26,7 @@ BUDGET = 9
 
 
 def opened(folder: Path, dtype: torch.dtype, device: torch.device) -> TritonDecoder:
-    return TritonDecoder(LlamaWeights.open(folder, dtype), device, SdpaAttention)
+    return TritonDecoder(LlamaWeights.open(folder, dtype), device, SDPA)
 
 
 def relative_error(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
@@ -77,6 +77,7 @@ def test_large_residuals_do_not_leave_the_range_of_float16(tmp_path: Path, devic
 def test_what_the_engine_asks_of_a_decoder(tmp_path: Path, device: torch.device) -> None:
     decoder = opened(save_model(llama(), tmp_path), torch.bfloat16, device)
     assert (decoder.name, decoder.kind, decoder.is_quantized) == ("LlamaForCausalLM", "fused-triton", False)
+    assert (decoder.attention, decoder.block_size) == ("sdpa", 16)
     assert (decoder.device, decoder.dtype, decoder.vocab_size) == (device, torch.bfloat16, 259)
     assert decoder.kv_shapes == [KVShape(2, 8, 8, device)] * 3
     assert decoder.end_token_ids == [257]

@@ -52,7 +52,7 @@ class BeamRequest:
         # A token may fall behind as many others as earlier groups can have chosen.
         num_penalised = search.width - self._groups[0].width if search.diversity_penalty else 0
         prompt.num_candidates = self._groups[0].num_kept + num_penalised
-        prompt.takes_argmax = False
+        prompt.takes_argmax = prompt.is_plain = False
         self._reserve_seats()
 
     @property

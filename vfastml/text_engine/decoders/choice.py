@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine import cpu_kernels
 from vfastml.text_engine.attention.choice import check_attention_name, choose_attention
-from vfastml.text_engine.attention.kind import AttentionNeeds
+from vfastml.text_engine.attention.kind import AttentionKind, AttentionNeeds
 from vfastml.text_engine.cpu_kernels import NoKernels
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.decoders.fused_decoder import FusedDecoder
@@ -23,8 +24,12 @@ from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, QUANTIZATI
 from vfastml.text_engine.kv_cache import KVShape
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.model_kind import stored_quantization
+from vfastml.text_engine.triton_kernels.availability import missing
 
 logger = logging.getLogger(__name__)
+
+_TRITON = "vfastml.text_engine.decoders.triton_decoder"
+"""Not to be imported without the package triton."""
 
 
 def load_decoder(
@@ -51,6 +56,13 @@ def load_decoder(
         else:
             model = load_hf_model(folder, name=name, device=device, dtype=dtype, options=options)
         return HFDecoder(model, partial(choose_attention, config.attention_backend))
+    return _fused(weights, config, device, name)
+
+
+def _fused(weights: LlamaWeights, config: EngineConfig, device: torch.device, name: str) -> Decoder:
+    """Our own decoder, as it is asked for or else the fastest of this device."""
+    if config.decoder == "fused-triton" or (device.type == "cuda" and config.decoder != "fused-torch"):
+        return _in_triton(weights, config, device, name)
     if device.type == "cpu" and config.decoder != "fused-torch" and config.attention_backend == "auto":
         return _on_cpu(weights, config.quantization, name)
     if device.type == "cpu" and config.decoder != "fused-torch":
@@ -60,10 +72,26 @@ def load_decoder(
 
 
 def _in_torch(weights: LlamaWeights, device: torch.device, attention_backend: str) -> FusedDecoder:
+    return FusedDecoder(weights, device, _attention(weights, device, attention_backend))
+
+
+def _in_triton(weights: LlamaWeights, config: EngineConfig, device: torch.device, name: str) -> Decoder:
+    lacking = missing(device)
+    if lacking is not None and config.decoder == "fused-triton":
+        raise UnsupportedError(f"--decoder fused-triton cannot be had: {lacking}. Leave it out.")
+    if lacking is not None:
+        logger.warning("%s runs on the fused decoder in torch, without the faster Triton kernels: %s", name, lacking)
+        return _in_torch(weights, device, config.attention_backend)
+    attention = _attention(weights, device, config.attention_backend)
+    decoder: Decoder = import_module(_TRITON).TritonDecoder(weights, device, attention)
+    logger.info("%s runs on the Triton kernels", name)
+    return decoder
+
+
+def _attention(weights: LlamaWeights, device: torch.device, asked: str) -> AttentionKind:
     shape = weights.shape
     stored = KVShape(shape.num_kv_heads, shape.head_dim, shape.head_dim, device)
-    needs = AttentionNeeds(device, weights.dtype, shape.num_heads, (stored,))
-    return FusedDecoder(weights, device, choose_attention(attention_backend, needs))
+    return choose_attention(asked, AttentionNeeds(device, weights.dtype, shape.num_heads, (stored,)))
 
 
 def _llama_weights(
@@ -113,7 +141,7 @@ def _check_quantization(config: EngineConfig, options: LoadOptions, device: torc
     if options.quantization is not None:
         raise InvalidRequestError("--quantization and model_load_kwargs both quantize: give one.")
     needs = f"--quantization {config.quantization} needs the CPU kernels"
-    if config.decoder in ("hf", "fused-torch"):
+    if config.decoder in ("hf", "fused-torch", "fused-triton"):
         raise UnsupportedError(f"{needs}: leave out --decoder {config.decoder}, or the quantization.")
     if config.attention_backend != "auto":
         raise UnsupportedError(

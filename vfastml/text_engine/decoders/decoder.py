@@ -21,7 +21,8 @@ class Decoder(Protocol):
     name: str
     """For errors, such as LlamaForCausalLM."""
     kind: str
-    """For logs: `hf` (transformers' modules), `fused-torch` (our own in torch), `fused-cpu` (our kernels)."""
+    """For logs: `hf` (transformers' modules), `fused-torch` (our own in torch), `fused-cpu` (our kernels in C++),
+    `fused-triton` (those in Triton)."""
     device: torch.device
     """Where inputs go and logits come from."""
     dtype: torch.dtype

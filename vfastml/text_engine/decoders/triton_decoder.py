@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from vfastml.text_engine.attention.interface import AttentionBackend, AttentionOptions
+from vfastml.text_engine.attention.kind import AttentionKind
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.decoders.device_step import DeviceStep
 from vfastml.text_engine.decoders.llama_weights import LlamaLayer, LlamaShape, LlamaWeights
@@ -53,7 +54,7 @@ class TritonDecoder:
         self,
         weights: LlamaWeights,
         device: torch.device,
-        attention: Callable[[KVCache], AttentionBackend],
+        attention: AttentionKind,
         projection: MakeProjection = PlainProjection,
     ) -> None:
         """Moves the weights to the device layer by layer; they are in memory once. `projection` says how the products
@@ -68,6 +69,7 @@ class TritonDecoder:
         self.end_token_ids = weights.end_token_ids
         self.shape = shape
         self.inv_freq, self.rope_scaling = weights.inv_freq, weights.rope_scaling
+        self.attention, self.block_size = attention.name, attention.block_size
         self._attention = attention
         self._projection = projection
         self.layers = [self._layer(weights.layer(n), shape, window) for n, window in enumerate(shape.windows)]
@@ -78,7 +80,7 @@ class TritonDecoder:
 
     def on(self, cache: KVCache) -> TritonForward:
         """See Decoder."""
-        return TritonForward(self, cache, self._attention(cache))
+        return TritonForward(self, cache, self._attention.on(cache))
 
     def _layer(self, layer: LlamaLayer, shape: LlamaShape, window: int | None) -> _Layer:
         return _Layer(

@@ -25,14 +25,14 @@ from vfastml.text_engine.sequence import Sequence
 
 
 class DeviceRunner:
-    """Owns the KV cache of one decoder. Rows that are plain (Sequence.is_plain) are sampled on the device, and the next
+    """Owns the KV cache of one decoder. Rows that are plain (Sequence.runs_ahead) are sampled on the device, and the next
     step takes their tokens from there; the others by `Sampler`, which waits for their logits."""
 
     def __init__(self, decoder: Decoder, limits: Limits, end_token_ids: tuple[int, ...]) -> None:
         self._device = decoder.device
         self._cache = KVCache(decoder.kv_shapes, limits.num_blocks, limits.block_size, decoder.dtype, decoder.device)
         self.forward = decoder.on(self._cache)
-        self.sampler = DeviceSampler(decoder.vocab_size)
+        self.sampler = DeviceSampler()
         self.tokens = torch.zeros(limits.max_num_seqs, dtype=torch.int64, device=decoder.device)
         """[max_num_seqs]: those of the newest step, one for each row that samples. No host needs to know them for the
         next step to begin."""
@@ -69,7 +69,7 @@ class DeviceRunner:
         return {"forward": (self, "forward"), "sample": (self.sampler, "sample")}
 
     def _launch_eagerly(self, packed: PackedBatch, batch: ScheduledBatch) -> InFlight:
-        others = [row for row in batch.rows if row.samples and not row.sequence.is_plain]
+        others = [row for row in batch.rows if row.samples and not row.sequence.runs_ahead]
         masks = self._masks.begin(others)
         inputs = packed.on(self._device)
         if (packed.input_ids < 0).any():
@@ -90,7 +90,7 @@ class DeviceRunner:
         """By their places among all that sample."""
         if not others:
             return {}
-        places = [place for place, sequence in enumerate(sampling) if not sequence.is_plain]
+        places = [place for place, sequence in enumerate(sampling) if not sequence.runs_ahead]
         own = logits if len(places) == len(sampling) else logits[places]
         return dict(zip(places, self._host_sampler.sample_rows(own, others, masks), strict=True))
 
@@ -101,7 +101,7 @@ class DeviceRunner:
             return TokensInFlight(tokens.clone(), known, None)
         host = torch.empty(num_rows, dtype=torch.int64, pin_memory=True)
         host.copy_(tokens, non_blocking=True)
-        arrival = torch.cuda.Event()
+        arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrival.record()
         return TokensInFlight(host, known, arrival)
 
@@ -135,5 +135,5 @@ def next_draws(sequences: list[Sequence]) -> list[Draw]:
 def _is_plain_decode(batch: ScheduledBatch, packed: PackedBatch) -> bool:
     """Each row has one token, the next one is chosen on the device, and nothing else is asked."""
     return not packed.prompt_pieces and all(
-        row.samples and row.num_tokens == 1 and row.sequence.is_plain for row in batch.rows
+        row.samples and row.num_tokens == 1 and row.sequence.runs_ahead for row in batch.rows
     )

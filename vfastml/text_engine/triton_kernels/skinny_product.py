@@ -8,7 +8,7 @@ Each output is summed up in one order, whatever rows are beside it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -63,7 +63,9 @@ def skinny_silu_mul(
     return output
 
 
-def _launch(kernel, output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, tiling: Tiling, **further) -> None:  # type: ignore[no-untyped-def]
+def _launch(
+    kernel: Any, output: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, tiling: Tiling, **further: Any
+) -> None:
     num_rows, num_outputs = output.shape
     assert num_rows <= MOST_ROWS, f"at most {MOST_ROWS} rows"
     kernel[(triton.cdiv(num_outputs, tiling.outputs),)](
