@@ -15,7 +15,6 @@ import torch
 
 from vfastml.text_engine.attention.interface import AttentionOptions
 from vfastml.text_engine.batch_inputs import BatchInputs
-from vfastml.text_engine.host_copies import to_device
 from vfastml.text_engine.kv_cache import KVCache
 from vfastml.text_engine.triton_kernels.kv_write import write_kv
 from vfastml.text_engine.triton_kernels.launch_parameters import num_multiprocessors

@@ -25,8 +25,8 @@ from vfastml.text_engine.sequence import Sequence
 
 
 class DeviceRunner:
-    """Owns the KV cache of one decoder. Rows that are plain (Sequence.runs_ahead) are sampled on the device, and the next
-    step takes their tokens from there; the others by `Sampler`, which waits for their logits."""
+    """Owns the KV cache of one decoder. Rows that run ahead (Sequence.runs_ahead) are sampled on the device, and
+    the next step takes their tokens from there; the others by `Sampler`, which waits for their logits."""
 
     def __init__(self, decoder: Decoder, limits: Limits, end_token_ids: tuple[int, ...]) -> None:
         self._device = decoder.device
