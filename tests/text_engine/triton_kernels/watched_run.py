@@ -45,7 +45,7 @@ def watched() -> Iterator[Launches]:
 
     KernelInterface.__getitem__ = noting
     try:
-        with _NoReads(), _Noting(launches):
+        with NoReads(), _Noting(launches):
             yield launches
     finally:
         KernelInterface.__getitem__ = launcher
@@ -64,7 +64,9 @@ class _Noting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class _NoReads(TorchFunctionMode):
+class NoReads(TorchFunctionMode):
+    """Inside, what reads the device's results on the host raises."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func not in _READS, f"{func} waits for the device"
         return func(*args, **(kwargs or {}))
