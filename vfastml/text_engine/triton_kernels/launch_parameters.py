@@ -107,5 +107,9 @@ def _fitting(
 
 
 def _shared_memory(device: torch.device) -> int:
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
-    return _SHARED_MEMORY.get(capability, _LEAST_SHARED_MEMORY)
+    return _SHARED_MEMORY.get(_capability(device), _LEAST_SHARED_MEMORY)
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    """Of the GPU; of an H100 where the kernels are interpreted."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
