@@ -135,9 +135,9 @@ def test_triton_is_imported_when_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", ["flash 2", "flash 3", "varlen"])
 def test_a_sound_backend_passes_the_probe(name: str) -> None:
     sound, calls = faked(name)
-    shapes = (SHAPE, KVShape(1, 8, 8), SHAPE)
+    shapes = (SHAPE, KVShape(1, 8, 8), KVShape(4, 8, 8), SHAPE)
     probe(sound, needs(shapes=shapes))
-    assert len(calls) == 2 * 4
+    assert len(calls) == 3 * 4
     if name != "varlen":
         probe(sound, needs(softcaps=True))
 

@@ -20,7 +20,7 @@ class AttentionNeeds:
     device: torch.device
     dtype: torch.dtype
     num_heads: int
-    """Of the queries of a layer."""
+    """Of the queries, in the layer that has the most."""
     shapes: tuple[KVShape, ...]
     """Of its layers."""
     softcaps: bool = False

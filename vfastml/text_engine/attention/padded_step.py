@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vfastml.text_engine.batch_inputs import BatchInputs, Int32Array
+from vfastml.text_engine.host_copies import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,6 @@ def padded_tables(block_tables: Int32Array, block_starts: Int32Array) -> Int32Ar
 def _on_device(parts: list[npt.NDArray[Any]], device: torch.device) -> list[torch.Tensor]:
     """Each begins at a multiple of 16 bytes, as a tensor of its own would."""
     aligned = [np.pad(part, (0, -len(part) % 4)).astype(np.int32) for part in parts]
-    together = torch.from_numpy(np.concatenate(aligned))
-    if device.type == "cuda":
-        together = together.pin_memory()  # from other memory the copy would wait for the steps before it
-    pieces = torch.split(together.to(device, non_blocking=True), [len(part) for part in aligned])
+    together = to_device(np.concatenate(aligned), device)
+    pieces = torch.split(together, [len(part) for part in aligned])
     return [piece[: len(part)] for piece, part in zip(pieces, parts, strict=True)]
