@@ -13,8 +13,8 @@ from vfastml.model_store import DEFAULT_MODEL, resolve_model
 from vfastml.model_store.cache import folder_of
 from vfastml.model_store.uri import parse_uri
 
-_SPREAD = 3.0
-"""Times what a model is initialized with: logits that differ clearly, or rounding alone would choose the tokens."""
+_DEVIATION = 0.06
+"""Of weights: three times what training begins with, or logits would be so alike that rounding chooses the tokens."""
 
 
 def builtin_model() -> Path | None:
@@ -27,12 +27,12 @@ def builtin_model() -> Path | None:
 def save_random_model(shape: str, folder: Path, seed: int) -> Path:
     """In float32, as transformers makes and saves it; the folder again."""
     write_shape(SHAPES[shape], folder)
-    torch.manual_seed(seed)
     model = random_model(folder, "float32", "cpu")
+    torch.manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 2:
-                weight.mul_(_SPREAD)
+                weight.normal_(std=_DEVIATION)
     model.save_pretrained(folder)
     return folder
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks.engine_titles import TOKENS_PER_S
 from benchmarks.gpu.measurements import Measurement, MeasurementFile
@@ -18,6 +18,7 @@ from benchmarks.hf_generate import generate_static
 from benchmarks.hf_labels import CONTINUOUS, STATIC
 from benchmarks.metrics import measure as figures_of
 from benchmarks.records import RequestRecord
+from vfastml.text_engine.decoders.random_model import random_hf_model
 
 _WARM_UP_TOKENS = 8
 
@@ -41,11 +42,9 @@ def measure(task: TransformersTask, found: MeasurementFile) -> None:
 
 def random_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     """Of the config in `folder`; the weights are made on the device."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with torch.device(device):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model = random_hf_model(folder, device=torch.device(device), dtype=getattr(torch, dtype))
     model.generation_config.pad_token_id = 0
-    return model.to(device).eval()
+    return model.eval()
 
 
 def _prompts(model: PreTrainedModel, workload: Workload, rng: random.Random) -> torch.Tensor:

@@ -8,6 +8,8 @@ from benchmarks.machine import Machine
 from benchmarks.metrics import measure
 from benchmarks.records import TOKENS_STREAMED, BenchmarkResult, RequestRecord, Run
 
+MACHINE = Machine(cpu="abacus", cores=2, memory_gb=1.0, gpus=[], system="x", python="3", load_average=0.0)
+
 
 def record(started_s: float = 0.0, **changed: Any) -> RequestRecord:
     """Five tokens: the first after 0.2 s, then one each 0.1 s."""
@@ -31,7 +33,6 @@ def run(records: list[RequestRecord], concurrency: int = 1, **changed: Any) -> R
 
 def result(label: str, runs: list[Run], **settings: Any) -> BenchmarkResult:
     """As a benchmark would leave it."""
-    machine = Machine(cpu="abacus", cores=2, memory_gb=1.0, gpus=[], system="x", python="3", load_average=0.0)
     return BenchmarkResult(
-        label=label, date="20260101-000000", command=[], settings=settings, server={}, machine=machine, runs=runs
+        label=label, date="20260101-000000", command=[], settings=settings, server={}, machine=MACHINE, runs=runs
     )
