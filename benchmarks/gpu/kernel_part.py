@@ -43,7 +43,7 @@ def measure(task: KernelTask, found: MeasurementFile) -> None:
         found.add(_measurement(task, run))
     for rows, parts in step_us(runs).items():
         figures = {"all, us": sum(parts.values())} | {f"{name}, us": value for name, value in parts.items()}
-        case = f"{rows} rows"
+        case = f"n={rows}"
         found.add(Measurement(part=task.part, model=task.model, case=case, workload=KERNEL_STEPS, figures=figures))
     notes = [f"{suite.limits}", *(f"{family} broke off: {why}" for family, why in suite.failures.items())]
     found.add(Measurement(part=task.part, model=task.model, workload=KERNELS, notes=notes))
@@ -61,7 +61,7 @@ def _measurement(task: KernelTask, run: KernelRun) -> Measurement:
     return Measurement(
         part=task.part,
         model=task.model,
-        case=f"{run.kernel}, {run.rows} rows",
+        case=f"{run.kernel}, n={run.rows}",
         workload=KERNELS,
         settings={"family": run.family, "rows": run.rows},
         figures=figures,

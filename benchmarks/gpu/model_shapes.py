@@ -77,7 +77,7 @@ LLAMA_8B = _shape(
 )  # fmt: skip
 LLAMA_1B = _shape("llama-3.2-1b", 2048, 8192, 16, (32, 8, 64), 128256, rope_parameters=_LLAMA3_ROPE | {"factor": 32.0})
 SMOLLM2 = _shape("smollm2-135m", 576, 1536, 30, (9, 3, 64), 49152)
-TINY = _shape("tiny", 64, 96, 2, (4, 2, 16), 512)
+TINY = _shape("tiny", 32, 64, 2, (2, 1, 16), 320)
 """For dry runs."""
 SHAPES = {shape.name: shape for shape in (LLAMA_8B, LLAMA_1B, SMOLLM2, TINY)}
 

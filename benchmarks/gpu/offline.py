@@ -31,7 +31,8 @@ def measure(task: OfflineTask, found: MeasurementFile) -> None:
     found.add(about)
     rng = random.Random(task.seed)
     for workload in task.workloads:
-        answer(loaded.engine, _prompts(loaded, workload, rng), _WARM_UP_TOKENS, concurrency=workload.concurrency)
+        warm_up = min(_WARM_UP_TOKENS, workload.output_tokens)
+        answer(loaded.engine, _prompts(loaded, workload, rng), warm_up, concurrency=workload.concurrency)
         for repeat in range(1, workload.repeats + 1):
             figures = _figures(loaded, task, workload, rng)
             found.add(

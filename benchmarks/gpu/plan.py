@@ -160,9 +160,9 @@ class Plan:
             model=shape.name,
             device=scale.device,
             dtype=scale.dtype,
-            rows=[1, 8, 32, 128, 256] if scale.is_real else [1, 3],
-            prefill_rows=8192 if scale.is_real else 32,
-            context=1024 if scale.is_real else 32,
+            rows=[1, 8, 32, 128, 256] if scale.is_real else [1, 2],
+            prefill_rows=8192 if scale.is_real else 16,
+            context=1024 if scale.is_real else 16,
             seconds=0.05,
         )
         return self._part(task.part, 60, "kernel_part", task)

@@ -89,7 +89,7 @@ DRY = Scale(
     levels=(2, 1),
     test_seconds=15,
     environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-    most=Most(sequences=3, input_tokens=20, output_tokens=4),
+    most=Most(sequences=2, input_tokens=6, output_tokens=2),
     patience=3.0,
 )
 """On a CPU, in Triton's interpreter: two layers, and a handful of tokens."""

@@ -27,13 +27,13 @@ def measure(task: TransformersTask, found: MeasurementFile) -> None:
     """First `generate`, then `generate_batch`."""
     model, rng = random_model(Path(task.folder), task.dtype, task.device), random.Random(task.seed)
     for workload in task.static:
-        generate_static(model, _prompts(model, workload, rng), _WARM_UP_TOKENS)
+        generate_static(model, _prompts(model, workload, rng), min(_WARM_UP_TOKENS, workload.output_tokens))
         records = generate_static(model, _prompts(model, workload, rng), workload.output_tokens)
         found.add(_measurement(task, STATIC, workload, records))
     for workload in task.continuous:
         batches = ContinuousBatches(model, workload.sequences, workload.input_tokens + workload.output_tokens)
         try:
-            batches.generate(_prompts(model, workload, rng), _WARM_UP_TOKENS)
+            batches.generate(_prompts(model, workload, rng), min(_WARM_UP_TOKENS, workload.output_tokens))
             records = batches.generate(_prompts(model, workload, rng), workload.output_tokens)
         finally:
             batches.close()

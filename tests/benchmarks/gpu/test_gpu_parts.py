@@ -130,5 +130,5 @@ def test_the_plan_has_what_matters_first(scale: Scale, tmp_path: Path) -> None:
 def test_a_dry_plan_is_small(tmp_path: Path) -> None:
     for part in Plan(DRY, tmp_path, 1).parts():
         for workload in json.loads(part.words[-1]).get("workloads", []):
-            assert workload["sequences"] <= 3
-            assert workload["output_tokens"] <= 4
+            assert workload["sequences"] <= 2
+            assert workload["output_tokens"] <= 2
