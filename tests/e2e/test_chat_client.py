@@ -14,6 +14,9 @@ from tests.e2e.service import Service
 MODEL = "smollm2-135m-instruct"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
 
+SERVICES = ["builtin_service", pytest.param("float32_service", marks=pytest.mark.slow)]
+"""All that the second one says is held against transformers, in the tests beside this one."""
+
 
 def capital(service: Service) -> str:
     completion = service.openai().chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=30)
@@ -42,7 +45,7 @@ async def beside_others(service: Service, count: int, length: int, **fields: Any
     return answer
 
 
-@pytest.mark.parametrize("service_name", ["builtin_service", "float32_service"])
+@pytest.mark.parametrize("service_name", SERVICES)
 def test_capital_of_france(service_name: str, request: pytest.FixtureRequest) -> None:
     service: Service = request.getfixturevalue(service_name)
     assert "Paris" in capital(service)
@@ -112,7 +115,7 @@ def test_stop_string_ends_the_text_and_is_not_in_it(builtin_service: Service) ->
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == stopped.message.content
 
 
-@pytest.mark.parametrize("service_name", ["builtin_service", "float32_service"])
+@pytest.mark.parametrize("service_name", SERVICES)
 def test_same_seed_same_text_also_under_load(service_name: str, request: pytest.FixtureRequest) -> None:
     service: Service = request.getfixturevalue(service_name)
     fields: Any = {"messages": [{"role": "user", "content": "Tell me a story."}], "seed": 11, "max_tokens": 40}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -47,6 +48,7 @@ def _mounted(app: FastAPI) -> Iterable[tuple[str, set[str]]]:
         yield getattr(route, "path", ""), getattr(route, "methods", None) or set()
 
 
+@cache  # a tenth of a second, for the same few models each time
 def _documented(body: type[BaseModel]) -> dict[str, Any]:
     schema = body.model_json_schema(mode="validation")
     inlined = _without_references(schema, schema.pop("$defs", {}))
