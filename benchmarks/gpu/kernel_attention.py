@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from vfastml.text_engine.attention.triton_paged import TritonAttention
 
 from benchmarks.gpu.kernel_cases import KernelCase, KernelSizes
 from benchmarks.kernel_bench import BLOCK_SIZE, paged_inputs
 from vfastml.text_engine.attention.interface import AttentionOptions
 from vfastml.text_engine.attention.sdpa import SdpaAttention
+from vfastml.text_engine.attention.triton_paged import TritonAttention
 from vfastml.text_engine.batch_inputs import BatchInputs
 from vfastml.text_engine.kv_cache import KVCache, KVShape
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
-from vfastml.text_engine.triton_kernels.rms_norm import rms_norm, rms_norm_reference
-from vfastml.text_engine.triton_kernels.rope_write import rope_write, rope_write_reference
-from vfastml.text_engine.triton_kernels.silu_mul import silu_mul, silu_mul_reference
 
 from benchmarks.gpu.kernel_attention import on_device
 from benchmarks.gpu.kernel_cases import KernelCase, KernelSizes
 from benchmarks.kernel_bench import BLOCK_SIZE, paged_inputs
 from vfastml.text_engine.decoders.rope_table import rope_angles
 from vfastml.text_engine.kv_cache import KVCache, KVShape
+from vfastml.text_engine.triton_kernels.rms_norm import rms_norm, rms_norm_reference
+from vfastml.text_engine.triton_kernels.rope_write import rope_write, rope_write_reference
+from vfastml.text_engine.triton_kernels.silu_mul import silu_mul, silu_mul_reference
 
 FAMILY = "rows"
 _EPSILON = 1e-5

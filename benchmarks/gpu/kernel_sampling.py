@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from vfastml.text_engine.triton_kernels.sampling import sample_tokens
 
 from benchmarks.gpu.kernel_cases import KernelCase, KernelSizes
+from vfastml.text_engine.triton_kernels.sampling import sample_tokens
 
 FAMILY = "sampling"
 _TOP_K, _TOP_P = 50, 0.9

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import torch
+
 from vfastml.engine.dispatch_replies import Limits
 from vfastml.text_engine.decoders.decoder import Decoder
 from vfastml.text_engine.engine_config import EngineConfig
@@ -35,6 +37,17 @@ def make_runner(
     return _on_a_device(decoder, limits, end_token_ids, config, report)
 
 
+def _tune(decoder: Decoder, report: Callable[[str], None]) -> None:
+    from vfastml.text_engine.decoders.triton_decoder import TritonDecoder
+    from vfastml.text_engine.gpu.device_time import DeviceTime
+    from vfastml.text_engine.gpu.product_tuning import products_of, tune
+
+    assert isinstance(decoder, TritonDecoder)
+    report("timing products of a few rows")
+    like = torch.empty(0, dtype=decoder.dtype, device=decoder.device)
+    tune(products_of(decoder), like, DeviceTime(decoder.device))
+
+
 def _on_a_device(
     decoder: Decoder,
     limits: Limits,
@@ -45,6 +58,8 @@ def _on_a_device(
     from vfastml.text_engine.gpu.decode_graphs import DecodeGraphs, is_capturable
     from vfastml.text_engine.gpu.device_runner import DeviceRunner
 
+    if decoder.device.type == "cuda" and decoder.kind == "fused-triton":
+        _tune(decoder, report)
     runner = DeviceRunner(decoder, limits, end_token_ids)
     if config.cuda_graphs and decoder.device.type == "cuda" and is_capturable(runner.forward):
         from vfastml.text_engine.gpu.cuda_capture import CudaCapture

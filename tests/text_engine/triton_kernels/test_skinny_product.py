@@ -16,7 +16,7 @@ from vfastml.text_engine.triton_kernels.skinny_product import (
 )
 
 SMALL = Tiling(16, 32, 4, 2)
-SHAPES = [(1, 576, 960), (3, 96, 40), (16, 64, 48), (2, 80, 17), (5, 33, 16)]
+SHAPES = [(1, 576, 40), (16, 64, 48), (3, 33, 17)]
 DTYPES = [torch.float32, torch.float16] + [torch.bfloat16] * torch.cuda.is_available()
 """The interpreter multiplies bfloat16 as if it were whole numbers."""
 

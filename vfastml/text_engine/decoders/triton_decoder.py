@@ -26,7 +26,6 @@ from vfastml.text_engine.decoders.rope_table import rope_angles
 from vfastml.text_engine.kv_cache import KVCache, KVShape
 from vfastml.text_engine.triton_kernels.rms_norm import rms_norm
 from vfastml.text_engine.triton_kernels.rope_write import rope_write
-from vfastml.text_engine.triton_kernels.silu_mul import silu_mul
 
 MakeProjection = Callable[[torch.Tensor, torch.Tensor | None], Projection]
 """Of a weight [out, in] and a bias [out] on the device; takes the weight over."""
@@ -76,7 +75,20 @@ class TritonDecoder:
         self.final_norm = weights.final_norm().to(device)
         lm_head = weights.lm_head()
         self.embedding = weights.embedding().to(device)
-        self.lm_head = self.embedding if lm_head is None else lm_head.to(device)
+        self.lm_head = PlainProjection(self.embedding if lm_head is None else lm_head.to(device))
+
+    def products(self) -> dict[str, tuple[list[Projection], tuple[int, int]]]:
+        """Its matrices by kind, one of each layer, and the sizes of a row that goes in and of one that comes out."""
+        shape = self.shape
+        heads, kv_heads = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+        hidden, inter = shape.hidden_size, shape.intermediate_size
+        return {
+            "qkv": ([layer.qkv for layer in self.layers], (hidden, heads + 2 * kv_heads)),
+            "o": ([layer.o for layer in self.layers], (heads, hidden)),
+            "gate_up": ([layer.gate_up for layer in self.layers], (hidden, 2 * inter)),
+            "down": ([layer.down for layer in self.layers], (inter, hidden)),
+            "lm_head": ([self.lm_head], (hidden, shape.vocab_size)),
+        }
 
     def on(self, cache: KVCache) -> TritonForward:
         """See Decoder."""
@@ -143,10 +155,9 @@ class TritonForward:
             query = self._write(number, layer, x, step)
             attended = self.backend.attend(number, query, step.attention, layer.attention)
             layer.o.add_to(x, attended.flatten(1))
-            product = silu_mul(layer.gate_up(x), x, eps=self._eps, dtype=x.dtype, bias=layer.gate_up_bias)
-            layer.down.add_to(x, product)
+            layer.down.add_to(x, layer.gate_up.silu_mul(x, eps=self._eps, bias=layer.gate_up_bias))
         x = rms_norm(x, decoder.final_norm, self._eps, step.logits_index)
-        return torch.mm(x, decoder.lm_head.t())
+        return decoder.lm_head(x)
 
     def _write(self, number: int, layer: _Layer, x: torch.Tensor, step: DeviceStep) -> torch.Tensor:
         return rope_write(

@@ -73,8 +73,8 @@ def _launch(
         x,
         weight,
         num_rows=num_rows,
-        NUM_OUTPUTS=num_outputs,
-        NUM_INPUTS=x.shape[1],
+        num_outputs=num_outputs,
+        num_inputs=x.shape[1],
         ROWS=MOST_ROWS,
         OUTPUTS=tiling.outputs,
         INPUTS=tiling.inputs,
@@ -85,10 +85,10 @@ def _launch(
 
 
 @triton.jit
-def _load_weights(weight_ptr, outputs, inputs, NUM_OUTPUTS: tl.constexpr, NUM_INPUTS: tl.constexpr):
+def _load_weights(weight_ptr, outputs, inputs, num_outputs, num_inputs):
     """[OUTPUTS, INPUTS]. They are read once a step, and are in the way of what is read again."""
-    places = weight_ptr + outputs.to(tl.int64)[:, None] * NUM_INPUTS + inputs[None, :]
-    inside = (outputs[:, None] < NUM_OUTPUTS) & (inputs[None, :] < NUM_INPUTS)
+    places = weight_ptr + outputs.to(tl.int64)[:, None] * num_inputs + inputs[None, :]
+    inside = (outputs[:, None] < num_outputs) & (inputs[None, :] < num_inputs)
     return tl.load(places, mask=inside, other=0.0, eviction_policy="evict_first")
 
 
@@ -104,8 +104,8 @@ def _product_kernel(
     x_ptr,
     weight_ptr,
     num_rows,
-    NUM_OUTPUTS: tl.constexpr,
-    NUM_INPUTS: tl.constexpr,
+    num_outputs,
+    num_inputs,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -114,14 +114,14 @@ def _product_kernel(
     rows = tl.arange(0, ROWS)
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     sums = tl.zeros([ROWS, OUTPUTS], tl.float32)
-    for start in range(0, NUM_INPUTS, INPUTS):
+    for start in range(0, num_inputs, INPUTS):
         inputs = start + tl.arange(0, INPUTS)
-        weights = _load_weights(weight_ptr, outputs, inputs, NUM_OUTPUTS, NUM_INPUTS)
-        inside = (rows[:, None] < num_rows) & (inputs[None, :] < NUM_INPUTS)
-        x = tl.load(x_ptr + rows[:, None] * NUM_INPUTS + inputs[None, :], mask=inside, other=0.0)
+        weights = _load_weights(weight_ptr, outputs, inputs, num_outputs, num_inputs)
+        inside = (rows[:, None] < num_rows) & (inputs[None, :] < num_inputs)
+        x = tl.load(x_ptr + rows[:, None] * num_inputs + inputs[None, :], mask=inside, other=0.0)
         sums = _multiply(x, weights, sums)
-    places = output_ptr + rows[:, None] * NUM_OUTPUTS + outputs[None, :]
-    inside = (rows[:, None] < num_rows) & (outputs[None, :] < NUM_OUTPUTS)
+    places = output_ptr + rows[:, None] * num_outputs + outputs[None, :]
+    inside = (rows[:, None] < num_rows) & (outputs[None, :] < num_outputs)
     if ADDS:
         sums += tl.load(places, mask=inside, other=0.0).to(tl.float32)
     tl.store(places, sums.to(output_ptr.dtype.element_ty), mask=inside)
@@ -134,35 +134,35 @@ def _silu_mul_kernel(
     weight_ptr,
     bias_ptr,
     num_rows,
+    num_outputs,
+    num_inputs,
     eps,
-    NUM_OUTPUTS: tl.constexpr,
-    NUM_INPUTS: tl.constexpr,
     ROWS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
 ):
     rows = tl.arange(0, ROWS)
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
-    up_ptr = weight_ptr + NUM_OUTPUTS * NUM_INPUTS
+    up_ptr = weight_ptr + num_outputs.to(tl.int64) * num_inputs
     gates = tl.zeros([ROWS, OUTPUTS], tl.float32)
     ups = tl.zeros([ROWS, OUTPUTS], tl.float32)
     squares = tl.zeros([ROWS], tl.float32)
-    for start in range(0, NUM_INPUTS, INPUTS):
+    for start in range(0, num_inputs, INPUTS):
         inputs = start + tl.arange(0, INPUTS)
-        gate_weights = _load_weights(weight_ptr, outputs, inputs, NUM_OUTPUTS, NUM_INPUTS)
-        up_weights = _load_weights(up_ptr, outputs, inputs, NUM_OUTPUTS, NUM_INPUTS)
-        inside = (rows[:, None] < num_rows) & (inputs[None, :] < NUM_INPUTS)
-        x = tl.load(x_ptr + rows[:, None] * NUM_INPUTS + inputs[None, :], mask=inside, other=0.0)
+        gate_weights = _load_weights(weight_ptr, outputs, inputs, num_outputs, num_inputs)
+        up_weights = _load_weights(up_ptr, outputs, inputs, num_outputs, num_inputs)
+        inside = (rows[:, None] < num_rows) & (inputs[None, :] < num_inputs)
+        x = tl.load(x_ptr + rows[:, None] * num_inputs + inputs[None, :], mask=inside, other=0.0)
         gates = _multiply(x, gate_weights, gates)
         ups = _multiply(x, up_weights, ups)
         squares += tl.sum(x.to(tl.float32) * x.to(tl.float32), axis=1)
-    scale = tl.rsqrt(squares / NUM_INPUTS + eps)[:, None]
+    scale = tl.rsqrt(squares / num_inputs + eps)[:, None]
     gates *= scale
     ups *= scale
     if bias_ptr is not None:
-        gates += tl.load(bias_ptr + outputs, mask=outputs < NUM_OUTPUTS, other=0.0).to(tl.float32)[None, :]
-        ups += tl.load(bias_ptr + NUM_OUTPUTS + outputs, mask=outputs < NUM_OUTPUTS, other=0.0).to(tl.float32)[None, :]
+        gates += tl.load(bias_ptr + outputs, mask=outputs < num_outputs, other=0.0).to(tl.float32)[None, :]
+        ups += tl.load(bias_ptr + num_outputs + outputs, mask=outputs < num_outputs, other=0.0).to(tl.float32)[None, :]
     product = gates * tl.sigmoid(gates) * ups
-    inside = (rows[:, None] < num_rows) & (outputs[None, :] < NUM_OUTPUTS)
-    places = output_ptr + rows[:, None] * NUM_OUTPUTS + outputs[None, :]
+    inside = (rows[:, None] < num_rows) & (outputs[None, :] < num_outputs)
+    places = output_ptr + rows[:, None] * num_outputs + outputs[None, :]
     tl.store(places, product.to(output_ptr.dtype.element_ty), mask=inside)
