@@ -37,21 +37,23 @@ def test_steps_of_other_sizes_need_no_other_kernels(tmp_path: Path) -> None:
     assert max(kernel["shared"] for kernel in kernels.values()) <= SHARED_MEMORY[90]
 
 
+LAYERS: list[tuple[object, ...]] = [
+    ("float16", 64),
+    ("bfloat16", 64, 100),
+    ("bfloat16", 80),
+    ("bfloat16", 128, 4096),
+    ("float32", 64),
+    ("float32", 128),
+    ("float32", 256),
+]
+"""dtype, head dim, window and softcap."""
+LARGE_LAYERS: list[tuple[object, ...]] = [("bfloat16", 128), ("bfloat16", 256, 512, 30.0)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", SHARED_MEMORY)
 @pytest.mark.parametrize(
-    "layer",
-    [
-        ("float16", 64),
-        ("bfloat16", 64, 100),
-        ("bfloat16", 80),
-        ("bfloat16", 128),
-        ("bfloat16", 128, 4096),
-        ("bfloat16", 256, 512, 30.0),
-        ("float32", 64),
-        ("float32", 128),
-        ("float32", 256),
-    ],
+    ("capability", "layer"),
+    [*((90, layer) for layer in LAYERS), *((gpu, layer) for gpu in SHARED_MEMORY for layer in LARGE_LAYERS)],
 )
 def test_layers_fit_into_gpus(layer: tuple[object, ...], capability: int, tmp_path: Path) -> None:
     kernels = compiled(tmp_path, capability, *layer)

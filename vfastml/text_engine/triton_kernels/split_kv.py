@@ -129,10 +129,13 @@ def _decode_kernel(
     kv_head = tl.program_id(0)
     split = tl.program_id(1)
     row = tl.program_id(2)
+    # All before the first branch, so that none of these loads waits for another.
     token = tl.load(query_starts + row).to(tl.int64)
-    if tl.load(query_starts + row + 1) - token != 1:
-        return
+    next_token = tl.load(query_starts + row + 1)
     context_len = tl.load(context_lens + row)
+    table = block_tables + tl.load(block_starts + row)
+    if next_token - token != 1:
+        return
     first_key, first_tile, end_tile = _split(context_len, split, num_splits, TILE, WINDOW)
     if SPLIT & (first_tile >= end_tile):
         return
@@ -152,7 +155,7 @@ def _decode_kernel(
         tl.full([BLOCK_M], 0.0, dtype=tl.float32),
         tl.full([BLOCK_M, BLOCK_VALUE_DIM], 0.0, dtype=tl.float32),
         first_tile, end_tile, first_key, context_len,
-        keys + kv_head * KEY_DIM, values + kv_head * VALUE_DIM, block_tables + tl.load(block_starts + row), scale,
+        keys + kv_head * KEY_DIM, values + kv_head * VALUE_DIM, table, scale,
         NUM_KV_HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY_DIM, BLOCK_VALUE_DIM, BLOCK_SIZE, TILE, WINDOW, SOFTCAP, True,
     )
     # fmt: on
@@ -187,10 +190,12 @@ def _reduce_kernel(
     head = tl.program_id(0)
     row = tl.program_id(1)
     token = tl.load(query_starts + row).to(tl.int64)
-    if tl.load(query_starts + row + 1) - token != 1:
+    next_token = tl.load(query_starts + row + 1)
+    context_len = tl.load(context_lens + row)
+    if next_token - token != 1:
         return
     splits = tl.arange(0, NUM_SPLITS)
-    _, first_tiles, end_tiles = _split(tl.load(context_lens + row), splits, NUM_SPLITS, TILE, WINDOW)
+    _, first_tiles, end_tiles = _split(context_len, splits, NUM_SPLITS, TILE, WINDOW)
     used = first_tiles < end_tiles
     columns = tl.arange(0, BLOCK_VALUE_DIM)
     partials = (row.to(tl.int64) * NUM_HEADS + head) * NUM_SPLITS + splits
