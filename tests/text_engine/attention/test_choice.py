@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 
 from tests.text_engine.attention.fake_flash import FakeFlash, FakeFlash3, FakeVarlen
 from tests.text_engine.attention.test_flash import faked
 from tests.text_engine.engine_driver import EngineDriver
+from tests.text_engine.llama_family import make, mistral
 from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.attention import choice, varlen
@@ -25,6 +27,7 @@ from vfastml.text_engine.attention.probe import probe
 from vfastml.text_engine.attention.varlen import varlen_attention
 from vfastml.text_engine.decoders import choice as decoder_choice
 from vfastml.text_engine.decoders.choice import load_decoder
+from vfastml.text_engine.decoders.hf_decoder import HFDecoder
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.kv_cache import KVShape
 from vfastml.text_engine.load_options import LoadOptions
@@ -125,11 +128,34 @@ def test_triton_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_attention("triton", needs(GPU))
 
 
-def test_triton_is_imported_when_it_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_interpreted", [False, True])
+def test_triton_is_imported_when_it_is_chosen_and_tried_where_it_is_fast(
+    monkeypatch: pytest.MonkeyPatch, is_interpreted: bool
+) -> None:
+    tried = []
     monkeypatch.setattr(choice, "missing", lambda device: None)
+    monkeypatch.setattr(choice, "is_interpreted", lambda: is_interpreted)
+    monkeypatch.setattr(choice, "probe", lambda kind, needs: tried.append(kind))
     monkeypatch.setitem(sys.modules, choice._TRITON, SimpleNamespace(TritonAttention=SDPA.on))
     chosen = choose_attention("triton", needs())
     assert (chosen.name, chosen.block_size, chosen.on) == ("triton", 16, SDPA.on)
+    assert tried == ([] if is_interpreted else [chosen])
+
+
+def test_what_a_model_asks_for_is_seen_in_its_layers() -> None:
+    asked: list[AttentionNeeds] = []
+
+    def choose(needs: AttentionNeeds) -> AttentionKind:
+        asked.append(needs)
+        return SDPA
+
+    HFDecoder(make(hf.Gemma2ForCausalLM, hf.Gemma2Config, head_dim=8, sliding_window=8), choose)
+    HFDecoder(make(hf.LlamaForCausalLM, hf.LlamaConfig), choose)
+    gemma, llama = asked
+    assert (gemma.has_windows, gemma.softcaps) == (True, True)
+    assert (llama.has_windows, llama.softcaps) == (False, False)
+    assert (llama.device, llama.dtype, llama.num_heads) == (CPU, F32, 6)
+    assert llama.shapes == (KVShape(2, 8, 8, CPU),) * 3
 
 
 @pytest.mark.parametrize("name", ["flash 2", "flash 3", "varlen"])
@@ -137,7 +163,10 @@ def test_a_sound_backend_passes_the_probe(name: str) -> None:
     sound, calls = faked(name)
     shapes = (SHAPE, KVShape(1, 8, 8), KVShape(4, 8, 8), SHAPE)
     probe(sound, needs(shapes=shapes))
-    assert len(calls) == 3 * 4
+    assert len(calls) == 3 * 2
+    assert {call["window_size"][0] for call in calls} == {-1}
+    probe(sound, needs(has_windows=True))
+    assert calls[-1]["window_size"] == (3, 0)
     if name != "varlen":
         probe(sound, needs(softcaps=True))
 
@@ -162,7 +191,7 @@ def test_another_output_than_that_of_sdpa_is_noticed() -> None:
     on = type(sound.on(None))  # type: ignore[arg-type]
     functions = wrong.flash_attn_varlen_func, wrong.flash_attn_with_kvcache
     with pytest.raises(NoAttention, match=r"computes something else than sdpa here \(error \d"):
-        probe(AttentionKind("flash", 256, lambda cache: on(cache, *functions)), needs())
+        probe(AttentionKind("flash", 256, lambda cache: on(cache, *functions)), needs(has_windows=True))
 
 
 @pytest.mark.usefixtures("hopper")
@@ -274,6 +303,18 @@ def test_each_decoder_refuses_a_backend_that_is_for_gpus(tiny_models: dict[str, 
         load(tiny_models["llama"], decoder=decoder, attention_backend="nope")
 
 
+@pytest.mark.parametrize(("window", "has_windows"), [(None, False), (8, True)])
+def test_windows_of_the_family_are_told_to_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int | None, has_windows: bool
+) -> None:
+    mistral(sliding_window=window).save_pretrained(tmp_path)
+    asked: list[AttentionNeeds] = []
+    monkeypatch.setattr(decoder_choice, "choose_attention", lambda name, needs: asked.append(needs) or SDPA)
+    load(tmp_path, decoder="fused-torch")
+    [needs] = asked
+    assert needs.has_windows == has_windows
+
+
 @pytest.mark.parametrize("decoder", ["hf", "fused-torch"])
 def test_an_engine_over_blocks_of_256_says_the_same(
     tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, decoder: str
@@ -296,6 +337,7 @@ def test_an_engine_over_blocks_of_256_says_the_same(
     monkeypatch.setattr(decoder_choice, "choose_attention", lambda name, needs: asked.append(needs) or chosen)
     driver, output = texts()
     assert (driver.loaded.attention, driver.loaded.limits.block_size) == ("flash", 256)
-    assert (asked[0].num_heads, asked[0].shapes[0].num_heads, asked[0].softcaps) == (6, 2, False)
+    assert (asked[0].num_heads, asked[0].shapes[0].num_heads) == (6, 2)
+    assert (asked[0].has_windows, asked[0].softcaps) == (False, False)
     assert len(calls) > 0
     assert output == expected

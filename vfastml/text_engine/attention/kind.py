@@ -23,6 +23,8 @@ class AttentionNeeds:
     """Of the queries, in the layer that has the most."""
     shapes: tuple[KVShape, ...]
     """Of its layers."""
+    has_windows: bool = False
+    """Whether a layer looks back only so far."""
     softcaps: bool = False
     """Whether a layer caps its scores."""
 

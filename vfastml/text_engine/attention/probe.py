@@ -22,13 +22,13 @@ _COARSEST = 3e-2
 
 @torch.inference_mode()
 def probe(kind: AttentionKind, needs: AttentionNeeds) -> None:
-    """Runs a mixed and a decode step through it, with and without a window, for each shape of a layer. Raises
-    NoAttention with the reason if that fails, or if the output is not that of `sdpa`."""
+    """Runs a mixed and a decode step through it, for each shape of a layer and with a window too if the model has any.
+    Raises NoAttention with the reason if that fails, or if the output is not that of `sdpa`."""
     size = kind.block_size
     mixed, decode = [(size + 3, 5), (0, 3), (size, 1)], [(size + 3, 1), (0, 1), (2 * size - 1, 1)]
     for shape in dict.fromkeys(needs.shapes):
         for rows in (mixed, decode):
-            for window in (None, 4):
+            for window in (None, 4) if needs.has_windows else (None,):
                 options = AttentionOptions(shape.key_dim**-0.5, window, _SOFTCAP if needs.softcaps else None)
                 _compare(kind, needs, shape, rows, options)
 

@@ -91,7 +91,8 @@ def _in_triton(weights: LlamaWeights, config: EngineConfig, device: torch.device
 def _attention(weights: LlamaWeights, device: torch.device, asked: str) -> AttentionKind:
     shape = weights.shape
     stored = KVShape(shape.num_kv_heads, shape.head_dim, shape.head_dim, device)
-    return choose_attention(asked, AttentionNeeds(device, weights.dtype, shape.num_heads, (stored,)))
+    has_windows = any(window is not None for window in shape.windows)
+    return choose_attention(asked, AttentionNeeds(device, weights.dtype, shape.num_heads, (stored,), has_windows))
 
 
 def _llama_weights(

@@ -107,8 +107,16 @@ class HFDecoder:
         self.kv_shapes = [probe.shapes[layer] for layer in sorted(probe.shapes)]
         self.device = self.kv_shapes[0].device or model.device
         """Where inputs go and logits come from; a model that is spread over several devices moves them itself."""
-        needs = AttentionNeeds(self.device, self.dtype, probe.num_heads, tuple(self.kv_shapes), probe.softcaps)
-        self._attention = choose_attention(needs)
+        self._attention = choose_attention(
+            AttentionNeeds(
+                self.device,
+                self.dtype,
+                probe.num_heads,
+                tuple(self.kv_shapes),
+                has_windows=any(window is not None for window in probe.windows.values()),
+                softcaps=probe.softcaps,
+            )
+        )
         self.attention, self.block_size = self._attention.name, self._attention.block_size
         self.end_token_ids = end_token_list(model.generation_config)
         self._is_spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
