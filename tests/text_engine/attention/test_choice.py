@@ -104,6 +104,7 @@ def test_one_that_fails_when_it_is_tried_is_passed_over(
         if kind.name == "triton":
             raise NoAttention("it fails here")
 
+    monkeypatch.setattr(choice, "is_interpreted", lambda: False)
     monkeypatch.setattr(choice, "probe", refuse)
     for name in choice._KINDS:
         chosen = kind(name)
