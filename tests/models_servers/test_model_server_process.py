@@ -247,6 +247,14 @@ def cases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
             [*good, "--kv-cache-memory", "100kB", "--max-model-len", "4000"],
             ["--max-model-len", "--kv-cache-memory"],
         ),
+        "gpu memory of a cpu": (
+            [*good, "--device", "cpu", "--gpu-memory", "0.5"],
+            ["--gpu-memory is for a GPU", "cpu"],
+        ),
+        "attention of gpus": (
+            [*good, "--device", "cpu", "--attention-backend", "flash"],
+            ["--attention-backend flash cannot be had", "does not run on cpu", "sdpa"],
+        ),
         "too long": ([*good, "--max-model-len", "1000000"], ["--max-model-len", "4096"]),
         "wide": ([*good, "--rpc-host", "0.0.0.0"], ["--insecure"]),
         "no such address": ([*good, "--rpc-host", "192.0.2.1", "--insecure"], ["192.0.2.1"]),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.text_engine.engine_driver import EngineDriver
+from vfastml.engine.dispatch_requests import SamplingParams
 from vfastml.text_engine.cuda_memory import card_memory, keep_to
 from vfastml.text_engine.gpu_memory import CONTEXT_BYTES, CardMemory
 
 GPU = torch.device("cuda:0")
 GIB = 1 << 30
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def test_torch_keeps_to_the_limit_less_what_it_does_not_count(
     assert bounds == [((limit - CONTEXT_BYTES) / (80 * GIB), GPU)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_more_than_the_limit_is_not_to_be_had() -> None:
     memory = card_memory(GPU)
     assert 0 < memory.free <= memory.total
@@ -46,5 +51,20 @@ def test_more_than_the_limit_is_not_to_be_had() -> None:
         torch.empty(GIB // 2, dtype=torch.uint8, device=GPU)
         with pytest.raises(torch.cuda.OutOfMemoryError):
             torch.empty(2 * GIB, dtype=torch.uint8, device=GPU)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, GPU)
+
+
+@needs_gpu
+def test_an_engine_keeps_to_its_limit(tiny_models: dict[str, Path]) -> None:
+    limit = CONTEXT_BYTES + 2 * GIB
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(GPU)
+    try:
+        driver = EngineDriver.load(tiny_models["llama"], device="cuda:0", dtype="float16", gpu_memory=float(limit))
+        request = driver.add([5, 6, 7], SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True))
+        driver.run()
+        assert len(driver.tokens(request)) == 4
+        assert torch.cuda.max_memory_reserved(GPU) <= limit - CONTEXT_BYTES
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, GPU)

@@ -103,7 +103,7 @@ def test_containers_limit_counts(
 ) -> None:
     monkeypatch.setattr(kv_cache, "_CONTROL_GROUP", control_group(tmp_path, **files))
     monkeypatch.setattr(kv_cache.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 64 * GIB}))
-    assert free_memory(CPU) == expected
+    assert free_memory() == expected
 
 
 @pytest.mark.parametrize("files", [{}, {"memory_max": "max\n", "memory_current": "7\n", "memory_stat": ""}])
@@ -112,4 +112,4 @@ def test_without_a_limit_the_machine_decides(
 ) -> None:
     monkeypatch.setattr(kv_cache, "_CONTROL_GROUP", control_group(tmp_path, **files))
     monkeypatch.setattr(kv_cache.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 64 * GIB}))
-    assert free_memory(CPU) == 64 * GIB
+    assert free_memory() == 64 * GIB

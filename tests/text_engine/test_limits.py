@@ -46,7 +46,7 @@ def settle(
         vocab_size=32000,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kv_budget, "free_memory", lambda device: free)
+        patch.setattr(kv_budget, "free_memory", lambda: free)
         patch.setattr(kv_budget, "card_memory", lambda device: CardMemory(TOTAL, free, WEIGHTS))
         patch.setattr(kv_budget, "_step_memory", lambda *args: StepMemory(STEP, GRAPHS))
         return settle_limits(EngineConfig(**asked), decoder)  # type: ignore[arg-type]
@@ -105,6 +105,23 @@ def test_device_with_the_least_room_for_its_layers_decides(
         patch.setattr(kv_budget, "card_memory", lambda device: CardMemory(TOTAL, room[device], 0))
         patch.setattr(kv_budget, "_step_memory", lambda *args: StepMemory(0, 0))
         assert settle_limits(EngineConfig(), decoder).num_blocks == expected  # type: ignore[arg-type]
+
+
+def test_layers_that_compute_on_the_cpu_have_their_cache_there() -> None:
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+    decoder = SimpleNamespace(
+        device=gpu,
+        dtype=torch.float32,
+        config=LLAMA,
+        kv_shapes=[KVShape(2, 8, 8, gpu), KVShape(2, 8, 8, cpu)],
+        block_size=16,
+        attention="sdpa",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_budget, "free_memory", lambda: 4 * 10 * BLOCK_BYTES // 2)
+        patch.setattr(kv_budget, "card_memory", lambda device: CardMemory(TOTAL, 1 << 30, 0))
+        patch.setattr(kv_budget, "_step_memory", lambda *args: StepMemory(0, 0))
+        assert settle_limits(EngineConfig(), decoder).num_blocks == 10  # type: ignore[arg-type]
 
 
 def test_kv_cache_is_a_share_of_the_free_memory_and_bounds_the_length() -> None:

@@ -86,7 +86,8 @@ def load_engine(
     limits = settle_limits(config, decoder)
     if config.gpu_memory is not None:
         for used in {shape.device or decoder.device for shape in decoder.kv_shapes}:
-            keep_to(config.gpu_memory, used)
+            if used.type == "cuda":
+                keep_to(config.gpu_memory, used)
     end_token_ids = _end_token_ids(decoder, encoder)
     runner, launch = make_runner(decoder, limits, end_token_ids, config, report)
     limits = measured_limits(

@@ -27,19 +27,26 @@ def kv_cache_bytes(config: EngineConfig, decoder: Decoder, most: int, num_seqs: 
     """At most `most`, which is what all sequences can fill; steps have up to `num_tokens` tokens, and `num_seqs` rows
     that sample. Raises InvalidRequestError, with the numbers, for what does not fit on a GPU."""
     asked = None if config.kv_cache_memory is None else min(config.kv_cache_memory, most)
-    if decoder.device.type == "cpu":
-        return min(int(free_memory(decoder.device) * CPU_SHARE), CPU_DEFAULT_MAX, most) if asked is None else asked
     # Every block lies in all layers: the device that has the least room for its own layers decides.
     total = bytes_per_block(decoder.kv_shapes, decoder.block_size, decoder.dtype)
     budgets = []
     for device, shapes in _by_device(decoder).items():
         own = bytes_per_block(shapes, decoder.block_size, decoder.dtype)
-        steps = _step_memory(decoder, len(shapes), num_seqs, num_tokens)
-        wanted = None if asked is None else -(-asked * own // total)
-        plan = plan_memory(card_memory(device), steps, config.gpu_memory, wanted, -(-most * own // total))
-        logger.info("%s: %s", device, plan.explanation)
-        budgets.append(plan.kv_cache * total // own)
-    return min(budgets)
+        wanted = None if asked is None else _share(asked, own, total)
+        if device.type == "cpu":
+            here = wanted or min(int(free_memory() * CPU_SHARE), CPU_DEFAULT_MAX)
+        else:
+            steps = _step_memory(decoder, len(shapes), num_seqs, num_tokens)
+            plan = plan_memory(card_memory(device), steps, config.gpu_memory, wanted, _share(most, own, total))
+            logger.info("%s: %s", device, plan.explanation)
+            here = plan.kv_cache
+        budgets.append(here * total // own)
+    return min(most, *budgets)
+
+
+def _share(num_bytes: int, own: int, total: int) -> int:
+    """Of one device, rounded up: of what is just enough no block is lost."""
+    return -(-num_bytes * own // total)
 
 
 def _by_device(decoder: Decoder) -> dict[torch.device, list[KVShape]]:

@@ -82,11 +82,8 @@ def bytes_per_block(shapes: Sequence[KVShape], block_size: int, dtype: torch.dty
     return sum(shape.numbers_per_token for shape in shapes) * block_size * dtype.itemsize
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that the device, or this machine or container, has left."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+def free_memory() -> int:
+    """Bytes that this machine, or container, has left."""
     return min(int(psutil.virtual_memory().available), _container_free_memory())
 
 
