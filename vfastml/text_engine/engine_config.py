@@ -12,7 +12,7 @@ read only larger ones (`Decoder.block_size`)."""
 
 DECODERS = ("auto", "hf", "fused", "fused-torch", "fused-triton")
 """What `decoder` may be."""
-QUANTIZATIONS = ("int8",)
+QUANTIZATIONS = ("int8", "fp8")
 """What `quantization` may be, beside None."""
 ATTENTION_BACKENDS = ("auto", "triton", "flash", "varlen", "sdpa")
 """What `attention_backend` may be."""
@@ -54,7 +54,7 @@ class EngineConfig:
     """`auto` (on a GPU the first of these that runs there), `triton` (our own kernels), `flash` (the package
     flash_attn, or flash_attn_interface), `varlen` (torch's varlen_attn) or `sdpa` (plain torch, on every device)."""
     quantization: str | None = None
-    """`int8`: 8-bit weights and activations, on a CPU; None: as `dtype` says."""
+    """8-bit weights and activations: `int8` on a CPU, `fp8` on a GPU from Ada and Hopper on; None: as `dtype` says."""
     load_format: str = "auto"
     """`auto`: the folder's weights; `dummy`: random ones in the shapes of its config, for measuring speed. Then no
     weights need be there; the tokenizer must."""

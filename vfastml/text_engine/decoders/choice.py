@@ -24,11 +24,12 @@ from vfastml.text_engine.engine_config import DECODERS, LOAD_FORMATS, QUANTIZATI
 from vfastml.text_engine.kv_cache import KVShape
 from vfastml.text_engine.load_options import LoadOptions
 from vfastml.text_engine.model_kind import stored_quantization
-from vfastml.text_engine.triton_kernels.availability import missing
+from vfastml.text_engine.triton_kernels.availability import missing, missing_for_fp8
 
 logger = logging.getLogger(__name__)
 
 _TRITON = "vfastml.text_engine.decoders.triton_decoder"
+_FP8 = "vfastml.text_engine.decoders.fp8_projection"
 """Not to be imported without the package triton."""
 
 
@@ -42,7 +43,7 @@ def load_decoder(
     `load_hf_model` does; InvalidRequestError for unknown names and for settings that contradict each other.
     """
     _check_names(config)
-    _check_quantization(config, options, device)
+    _check_quantization(config, options, device, dtype)
     if config.load_format == "dummy":
         _check_dummy(folder, options)
         logger.warning("%s has RANDOM weights (--load-format dummy): what it says means nothing", name)
@@ -82,9 +83,13 @@ def _in_triton(weights: LlamaWeights, config: EngineConfig, device: torch.device
     if lacking is not None:
         logger.warning("%s runs on the fused decoder in torch, without the faster Triton kernels: %s", name, lacking)
         return _in_torch(weights, device, config.attention_backend)
-    attention = _attention(weights, device, config.attention_backend)
-    decoder: Decoder = import_module(_TRITON).TritonDecoder(weights, device, attention)
-    logger.info("%s runs on the Triton kernels", name)
+    make_decoder = import_module(_TRITON).TritonDecoder
+    if config.quantization == "fp8":
+        fp8 = import_module(_FP8)
+        fp8.check_fp8(weights.shape, device)
+        make_decoder = partial(make_decoder, projection=fp8.Fp8Projection)
+    decoder: Decoder = make_decoder(weights, device, _attention(weights, device, config.attention_backend))
+    logger.info("%s runs on the Triton kernels%s", name, ", in fp8" if config.quantization else "")
     return decoder
 
 
@@ -135,12 +140,19 @@ def _check_names(config: EngineConfig) -> None:
         raise InvalidRequestError(f"--load-format {config.load_format!r} is not known: use {', '.join(LOAD_FORMATS)}.")
 
 
-def _check_quantization(config: EngineConfig, options: LoadOptions, device: torch.device) -> None:
-    """Ours is computed by the CPU kernels, and by nothing else."""
+def _check_quantization(config: EngineConfig, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> None:
     if config.quantization is None:
         return
     if options.quantization is not None:
         raise InvalidRequestError("--quantization and model_load_kwargs both quantize: give one.")
+    if config.quantization == "fp8":
+        _check_fp8(config, device, dtype)
+    else:
+        _check_int8(config, device)
+
+
+def _check_int8(config: EngineConfig, device: torch.device) -> None:
+    """It is computed by the CPU kernels, and by nothing else."""
     needs = f"--quantization {config.quantization} needs the CPU kernels"
     if config.decoder in ("hf", "fused-torch", "fused-triton"):
         raise UnsupportedError(f"{needs}: leave out --decoder {config.decoder}, or the quantization.")
@@ -150,6 +162,19 @@ def _check_quantization(config: EngineConfig, options: LoadOptions, device: torc
         )
     if device.type != "cpu":
         raise UnsupportedError(f"{needs}: give --device cpu, or leave the quantization out.")
+
+
+def _check_fp8(config: EngineConfig, device: torch.device, dtype: torch.dtype) -> None:
+    """It is computed between the Triton kernels, and by nothing else."""
+    lacking = missing_for_fp8(device)
+    if lacking is not None:
+        raise UnsupportedError(f"--quantization fp8 cannot be had: {lacking}. Leave it out.")
+    if config.decoder in ("hf", "fused-torch"):
+        raise UnsupportedError(
+            f"--quantization fp8 needs the Triton kernels: leave out --decoder {config.decoder}, or the quantization."
+        )
+    if dtype != torch.bfloat16:
+        raise UnsupportedError("--quantization fp8 goes with bfloat16 alone: give --dtype bfloat16.")
 
 
 def _check_dummy(folder: Path, options: LoadOptions) -> None:

@@ -9,6 +9,7 @@ import torch
 
 _LEAST_CAPABILITY = (8, 0)
 """Ampere: the first with matrix instructions for bfloat16."""
+_LEAST_FOR_FP8 = (8, 9)
 
 
 def missing(device: torch.device) -> str | None:
@@ -23,6 +24,17 @@ def missing(device: torch.device) -> str | None:
     if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
         return "the GPU is older than Ampere"
     return None
+
+
+def missing_for_fp8(device: torch.device) -> str | None:
+    """What the device lacks for products in 8-bit floats, in a few words; None if it should have them."""
+    if device.type != "cuda":
+        return f"a {device.type} is no GPU"
+    if torch.cuda.get_device_capability(device) < _LEAST_FOR_FP8:
+        return "the GPU is older than Ada and Hopper"
+    if not hasattr(torch, "_scaled_mm"):
+        return "this torch has no _scaled_mm"
+    return missing(device)
 
 
 def is_interpreted() -> bool:
