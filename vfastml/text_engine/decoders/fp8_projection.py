@@ -9,6 +9,7 @@ import torch
 from vfastml.errors import UnsupportedError
 from vfastml.text_engine.decoders.llama_shape import LlamaShape
 from vfastml.text_engine.triton_kernels.quantize import quantize_rows, quantize_rows_reference
+from vfastml.text_engine.triton_kernels.silu_mul import silu_mul
 
 _MULTIPLE = 16
 """Of both sizes of a matrix, for torch._scaled_mm."""
@@ -42,6 +43,10 @@ class Fp8Projection:
         residual.add_(self(x))
         if self._bias is not None:
             residual.add_(self._bias)
+
+    def silu_mul(self, x: torch.Tensor, *, eps: float, bias: torch.Tensor | None) -> torch.Tensor:
+        """See Projection."""
+        return silu_mul(self(x), x, eps=eps, dtype=x.dtype, bias=bias)
 
 
 def check_fp8(shape: LlamaShape, device: torch.device) -> None:
