@@ -23,9 +23,12 @@ _LAST_WORDS = 300
 
 class ChildProcess:
     """Runs in a process group of its own, so that Ctrl-C reaches this program alone, which then stops it with all that
-    it has started. Its output goes into a file."""
+    it has started. Its output goes into a file. One that `waits` gets a line on its standard input by `go`, and the end
+    of it if nobody is left to say so; others get nothing."""
 
-    def __init__(self, name: str, words: Sequence[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, words: Sequence[str], environment: dict[str, str], log: Path, *, waits: bool = False
+    ) -> None:
         self._name = name
         self._log = log
         self._is_stopped = False
@@ -34,13 +37,19 @@ class ChildProcess:
                 self._process = subprocess.Popen(
                     words,
                     env=os.environ | environment,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     process_group=0,
                 )
         except OSError as error:
             raise BenchmarkError(f"{name} cannot be started: {error.strerror}.") from error
+
+    def go(self) -> None:
+        """What it has waited for. Without effect if it has ended."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError), self._process.stdin as waiting:
+            waiting.write(b"\n")
 
     def wait_ready(self, url: str, timeout_s: float) -> float:
         """Seconds until the URL answered 200. Raises BenchmarkError if it ends before, or takes longer."""
@@ -100,6 +109,9 @@ class ChildProcess:
             with contextlib.suppress(psutil.Error):
                 member.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
         self._is_stopped = True
 
     def _family(self) -> list[psutil.Process]:

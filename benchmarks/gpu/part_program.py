@@ -11,7 +11,7 @@ import msgspec
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.gpu.measurements import MeasurementFile
-from benchmarks.stopping import until_stopped
+from benchmarks.stopping import INTERRUPTED, until_stopped
 from vfastml.errors import VFastMLError
 
 NOT_HERE = 3
@@ -21,11 +21,14 @@ Task = TypeVar("Task", bound=msgspec.Struct)
 
 
 def part_program(measure: Callable[[Task, MeasurementFile], None], task_type: type[Task]) -> int:
-    """For `python -m benchmarks.gpu.PART TASK FILE`; the exit status."""
+    """For `python -m benchmarks.gpu.PART TASK FILE`; the exit status. Begins when a line comes on standard input: until
+    then nothing is on the card, but all that takes long to import is there."""
     task = msgspec.json.decode(sys.argv[1], type=task_type)
     found = MeasurementFile(Path(sys.argv[2]))
 
     def run() -> int:
+        if not sys.stdin.readline():
+            return INTERRUPTED
         try:
             measure(task, found)
         except (NotHereError, VFastMLError) as error:

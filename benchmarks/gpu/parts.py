@@ -1,4 +1,8 @@
-"""Parts of the benchmark: each a program with a task and a budget of time, run one after the other."""
+"""Parts of the benchmark: each a program with a task and a budget of time, run one after the other.
+
+While one runs, the next is started already, and imports what it needs: on a machine with a few cores for it, that costs
+nothing, and saves a third of the time in which the card would wait.
+"""
 
 from __future__ import annotations
 
@@ -49,17 +53,23 @@ class PartRunner:
         self._seconds = seconds
         self._environment = environment
         self._say = say
+        self._children: dict[str, ChildProcess] = {}
+        """That have been started, by the part's name."""
 
     def run_all(self, parts: Sequence[Part]) -> int:
         """In order; 0."""
-        for number, part in enumerate(parts, 1):
-            self._say(f"[{self._clock()}] {number} of {len(parts)}: {part.name}")
-            outcome = self._run(part)
-            reason = f": {outcome.reason}" if outcome.reason else ""
-            self._say(f"[{self._clock()}] {part.name}: {outcome.status} after {outcome.seconds:.0f} s{reason}")
+        try:
+            for number, part in enumerate(parts, 1):
+                self._say(f"[{self._clock()}] {number} of {len(parts)}: {part.name}")
+                outcome = self._run(part, parts[number : number + 1])
+                reason = f": {outcome.reason}" if outcome.reason else ""
+                self._say(f"[{self._clock()}] {part.name}: {outcome.status} after {outcome.seconds:.0f} s{reason}")
+        finally:
+            for name in list(self._children):
+                self._children.pop(name).stop()
         return 0
 
-    def _run(self, part: Part) -> PartOutcome:
+    def _run(self, part: Part, following: Sequence[Part]) -> PartOutcome:
         began = time.monotonic()
         outcome = PartOutcome(name=part.name, status=STOPPED, budget_s=min(part.budget_s, self._until - began))
         self.outcomes.append(outcome)
@@ -69,7 +79,7 @@ class PartRunner:
         found = MeasurementFile(self._folder / f"{part.file_name}.jsonl")
         known = len(self.measurements)
         try:
-            outcome.status, outcome.reason = self._in_a_child(part, outcome.budget_s, found)
+            outcome.status, outcome.reason = self._in_a_child(part, following, outcome.budget_s, found)
         except BenchmarkError as error:
             outcome.status, outcome.reason = FAILED, str(error)
         finally:
@@ -78,13 +88,16 @@ class PartRunner:
             self._take(found, known)
         return outcome
 
-    def _in_a_child(self, part: Part, budget_s: float, found: MeasurementFile) -> tuple[str, str]:
+    def _in_a_child(
+        self, part: Part, following: Sequence[Part], budget_s: float, found: MeasurementFile
+    ) -> tuple[str, str]:
         """What became of it, and why."""
-        words = [*part.words, str(self._folder / f"{part.file_name}.jsonl")]
         until, known = time.monotonic() + budget_s, len(self.measurements)
-        with interrupts_held():  # between its start and its name here, nobody would stop it
-            child = ChildProcess(part.name, words, self._environment, self._folder / f"{part.file_name}.log")
+        child = self._started(part)
         try:
+            child.go()
+            for each in following:
+                self._started(each)
             while time.monotonic() < until:
                 status = child.wait_status(_LOOK_AGAIN_S)
                 self._take(found, known)
@@ -92,7 +105,16 @@ class PartRunner:
                     return _verdict(status, child.last_words())
         finally:
             child.stop()
+            del self._children[part.name]
         return LATE, f"its {budget_s:.0f} s were over"
+
+    def _started(self, part: Part) -> ChildProcess:
+        if part.name not in self._children:
+            words = [*part.words, str(self._folder / f"{part.file_name}.jsonl")]
+            log = self._folder / f"{part.file_name}.log"
+            with interrupts_held():  # between its start and its name here, nobody would stop it
+                self._children[part.name] = ChildProcess(part.name, words, self._environment, log, waits=True)
+        return self._children[part.name]
 
     def _take(self, found: MeasurementFile, known: int) -> None:
         """New measurements are shown; those of this part begin at `known`."""

@@ -39,11 +39,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
 HOST_SWITCHES = ("no CUDA graphs", "no overlap")
 """What they save is of the host, and shows most on a small model."""
 _DUMMY = {"load_format": "dummy"}
-_TESTS = (
-    ("tests/text_engine/triton_kernels", "-m", "not slow"),
-    ("tests/text_engine", "--ignore", "tests/text_engine/triton_kernels", "-m", "gpu"),
-)
-"""Arguments for pytest."""
 
 
 class Plan:
@@ -81,7 +76,9 @@ class Plan:
         return self._part(task.part, 30, "bandwidth", task)
 
     def _tests(self) -> Part:
-        task = TestsTask(part="tests", runs=[list(run) for run in _TESTS], seconds=self._scale.test_seconds)
+        task = TestsTask(
+            part="tests", runs=[list(run) for run in self._scale.test_runs], seconds=self._scale.test_seconds
+        )
         return self._part(task.part, 80, "gpu_tests", task)
 
     def _equality(self) -> Part:

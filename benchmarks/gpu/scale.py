@@ -37,6 +37,8 @@ class Scale:
     """The same for the server."""
     levels: tuple[int, ...]
     """Requests in flight over HTTP."""
+    test_runs: tuple[tuple[str, ...], ...]
+    """Arguments for pytest."""
     test_seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     """Of every part."""
@@ -63,6 +65,7 @@ class Scale:
         )
 
 
+_KERNEL_TESTS = "tests/text_engine/triton_kernels"
 FULL = Scale(
     device="cuda:0",
     dtype="bfloat16",
@@ -74,6 +77,10 @@ FULL = Scale(
     config={},
     flags=(),
     levels=(128, 32, 1),
+    test_runs=(
+        (_KERNEL_TESTS, "-m", "not slow"),
+        ("tests/text_engine", f"--ignore={_KERNEL_TESTS}", "-m", "gpu"),
+    ),
     test_seconds=65,
 )
 DRY = Scale(
@@ -87,7 +94,8 @@ DRY = Scale(
     config={"decoder": "fused-triton", "kv_cache_memory": 4_000_000, "max_model_len": 1024, "max_num_seqs": 4},
     flags=("--decoder", "fused-triton", "--kv-cache-memory", "4MB", "--max-model-len", "1024", "--max-num-seqs", "4"),
     levels=(2, 1),
-    test_seconds=15,
+    test_runs=((f"{_KERNEL_TESTS}/test_rms_norm.py", "-m", "not slow"),),
+    test_seconds=60,
     environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     most=Most(sequences=2, input_tokens=6, output_tokens=2),
     patience=3.0,

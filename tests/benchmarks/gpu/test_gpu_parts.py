@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def test_tests_are_counted(tmp_path: Path) -> None:
         part="tests", runs=[[str(tmp_path / "test_it.py")], [str(tmp_path / "test_broken.py")]], seconds=600
     )
     words = [msgspec.json.encode(task).decode(), str(tmp_path / "found.jsonl")]
-    subprocess.run([sys.executable, "-m", "benchmarks.gpu.gpu_tests", *words], capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu.gpu_tests", *words], input=b"\n", capture_output=True, check=True
+    )
     (found,) = MeasurementFile(tmp_path / "found.jsonl").read()
     assert found.figures == {"passed": 1.0, "failed": 3.0, "skipped": 1.0, "not run": 0.0}
     failed, broken, unreadable = found.notes
@@ -104,6 +107,7 @@ def test_a_setting_that_cannot_be_had_is_not_here(
     workload = Workload(name="it", sequences=1, input_tokens=1, output_tokens=1)
     task = OfflineTask(part="p", model="m", case="c", folder=str(tmp_path), config=config, workloads=[workload], seed=1)
     monkeypatch.setattr("sys.argv", ["offline", msgspec.json.encode(task).decode(), str(tmp_path / "found.jsonl")])
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     assert part_program(offline.measure, OfflineTask) == NOT_HERE
     assert "no_such_setting" in capsys.readouterr().err
 
