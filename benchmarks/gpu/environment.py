@@ -38,10 +38,10 @@ def gpu_state() -> dict[str, str]:
     return dict(zip(_QUERY, values, strict=False))
 
 
-def missing(*, dry: bool) -> list[str]:
+def missing(*, dry: bool, has_gpu: bool) -> list[str]:
     """What this machine lacks, and what to do about it; whatever needs it will be noted as failed."""
     found = []
-    if not dry and not torch_sees_a_gpu():
+    if not dry and not has_gpu:
         found.append("torch sees no GPU: give it one (nvidia-smi, CUDA_VISIBLE_DEVICES), or try --dry")
     if _version("triton") is None:
         found.append("triton is not installed: the kernels cannot run; a CUDA build of torch brings it along")

@@ -76,9 +76,8 @@ class Plan:
         return self._part(task.part, 30, "bandwidth", task)
 
     def _tests(self) -> Part:
-        task = TestsTask(
-            part="tests", runs=[list(run) for run in self._scale.test_runs], seconds=self._scale.test_seconds
-        )
+        runs = [list(run) for run in self._scale.test_runs]
+        task = TestsTask(part="tests", runs=runs, seconds=self._scale.test_seconds)
         return self._part(task.part, 80, "gpu_tests", task)
 
     def _equality(self) -> Part:

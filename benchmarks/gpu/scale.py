@@ -91,13 +91,20 @@ DRY = Scale(
     small=None,
     equality=TINY,
     copied_bytes=8_000_000,
-    config={"decoder": "fused-triton", "kv_cache_memory": 4_000_000, "max_model_len": 1024, "max_num_seqs": 4},
-    flags=("--decoder", "fused-triton", "--kv-cache-memory", "4MB", "--max-model-len", "1024", "--max-num-seqs", "4"),
+    config={
+        "decoder": "fused-triton",
+        "kv_cache_memory": 4_000_000,
+        "max_model_len": 1024,
+        "max_num_seqs": 4,
+        "max_num_batched_tokens": 16,
+    },
+    flags=("--decoder", "fused-torch", "--kv-cache-memory", "4MB", "--max-model-len", "1024", "--max-num-seqs", "4"),
     levels=(2, 1),
     test_runs=((f"{_KERNEL_TESTS}/test_rms_norm.py", "-m", "not slow"),),
     test_seconds=60,
     environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     most=Most(sequences=2, input_tokens=6, output_tokens=2),
-    patience=3.0,
+    patience=6.0,
 )
-"""On a CPU, in Triton's interpreter: two layers, and a handful of tokens."""
+"""On a CPU, in Triton's interpreter: two layers, and a handful of tokens. The server computes in torch: finding out how
+its tokenizer counts takes hundreds of them."""
