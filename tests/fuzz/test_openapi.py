@@ -23,7 +23,7 @@ WITH_BODY = [
     "POST /v1/messages/count_tokens",
 ]
 light = settings(
-    max_examples=30,
+    max_examples=12,
     deadline=None,
     database=None,
     derandomize=True,
