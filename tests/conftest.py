@@ -54,7 +54,7 @@ def builtin_service(builtin_folder: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def float32_service(builtin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The built-in model in float32, short of KV blocks and of token budget."""
-    arguments = ["--dtype", "float32", "--kv-cache-memory", "100MB", "--max-num-batched-tokens", "48"]
+    arguments = ["--dtype", "float32", "--kv-cache-memory", "50MB", "--max-num-batched-tokens", "48"]
     with running(Service(tmp_path_factory.mktemp("float32"), arguments)) as service:
         yield service
 

@@ -19,7 +19,7 @@ Asked = tuple[list[int], int, bool]
 
 
 FULL = (900, 400, (1, 2, 8, 32, 32, 64, 128))
-USUAL = (150, 96, (1, 2, 8, 16, 16, 32))
+USUAL = (60, 64, (1, 8, 40, 40))
 """The longest prompt, the longest prefix, and the numbers of output tokens."""
 
 
