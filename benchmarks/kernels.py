@@ -16,6 +16,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.flags import counts, new_parser, positive, recorded
 from benchmarks.gpu.kernel_run import run_on_gpu
+from benchmarks.gpu.kernel_suite import FAMILIES
 from benchmarks.kernel_attention import attention_runs
 from benchmarks.kernel_bench import DTYPES, FORMATS, Bench, ModelShape, measure_limits
 from benchmarks.kernel_outcome import publish
@@ -30,13 +31,13 @@ from vfastml.text_engine.cpu_kernels import Kernels, NoKernels
 from vfastml.text_engine.cpu_kernels.levels import LEVELS
 from vfastml.text_engine.cpu_kernels.single import SingleKernels
 
-_FAMILIES = ("products", "attention", "rows", "sampling")
+_FAMILIES_ON_CPU = ("products", "attention", "rows")
 _BUILT_IN = {"hidden": 576, "intermediate": 1536, "heads": 9, "kv_heads": 3, "head_dim": 64, "vocab": 49152}
 _LLAMA_8B = {"hidden": 4096, "intermediate": 14336, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocab": 128256}
 _ON_CPU = _BUILT_IN | {
     "layers": 30,
     "dtype": list(FORMATS),
-    "kernels": ["products", "attention", "rows"],
+    "kernels": list(_FAMILIES_ON_CPU),
     "rows": [1, 8, 32, 128],
     "contexts": [128, 1024, 4096],
     "prompts": [128, 512],
@@ -44,7 +45,7 @@ _ON_CPU = _BUILT_IN | {
 _ON_GPU = _LLAMA_8B | {
     "layers": 32,
     "dtype": ["bfloat16"],
-    "kernels": list(_FAMILIES),
+    "kernels": list(FAMILIES),
     "rows": [1, 8, 32, 128, 256],
     "contexts": [1024],
     "prompts": [8192],
@@ -55,11 +56,14 @@ _ON_GPU = _LLAMA_8B | {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 where there are no kernels for this machine, 130 Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    args = _parser().parse_args(given)
+    parser = _parser()
+    args = parser.parse_args(given)
     on_gpu = torch.device(args.device).type != "cpu"
     for name, value in (_ON_GPU if on_gpu else _ON_CPU).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if not on_gpu and (others := [name for name in args.kernels if name not in _FAMILIES_ON_CPU]):
+        parser.error(f"argument --kernels: {others[0]!r} is measured on a GPU alone, with --device cuda")
     return until_stopped(lambda: run_on_gpu(args, given) if on_gpu else _run(args, given))
 
 
@@ -149,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--level", choices=levels, default="auto", help="the instructions that our kernels use on a CPU")
     formats = f"of {', '.join(FORMATS)}; default: all, on a GPU bfloat16"
     add("--dtype", type=_some_of(FORMATS), metavar="D,D", help=formats)
-    families = f"of {', '.join(_FAMILIES)}, the last for GPUs alone; default: all"
-    add("--kernels", type=_some_of(_FAMILIES), metavar="K,K", help=families)
+    families = f"of {', '.join(_FAMILIES_ON_CPU)}, on a GPU of {', '.join(FAMILIES)}; default: all"
+    add("--kernels", type=_some_of(list(FAMILIES)), metavar="K,K", help=families)
     cores = len(os.sched_getaffinity(0))
     add("--threads", type=counts, default=sorted({1, cores}), metavar="N,N", help="one after the other, on a CPU")
     add("--rows", type=counts, metavar="N,N", help="of products and rows; default: 1,8,32,128, on a GPU also 256")

@@ -41,6 +41,8 @@ class KernelCase:
     kernel: str
     rows: int
     run: Callable[[], object]
+    variants: tuple[Callable[[], object], ...] = ()
+    """Of `run`; the fastest counts."""
     others: dict[str, Callable[[], object]] = field(default_factory=dict)
     """The same in torch, by name."""
     num_bytes: float = 0.0
@@ -61,7 +63,7 @@ def measured(
             number_format=number_format,
             threads=0,
             rows=case.rows,
-            seconds=timer.median_s(case.run),
+            seconds=min(map(timer.median_s, (case.run, *case.variants))),
             others={name: timer.median_s(run) for name, run in case.others.items()},
             num_bytes=case.num_bytes,
             operations=case.operations,

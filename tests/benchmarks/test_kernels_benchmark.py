@@ -71,6 +71,12 @@ def test_an_unknown_dtype_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "'float64' is none of float32, bfloat16, int8" in capsys.readouterr().err
 
 
+def test_what_is_for_gpus_alone_is_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        kernels.main(["--kernels", "products,sampling"])
+    assert "'sampling' is measured on a GPU alone" in capsys.readouterr().err
+
+
 def test_without_kernels_it_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(level: str) -> None:
         raise NoKernels("this processor has no AVX2")
