@@ -10,8 +10,8 @@ from vfastml.text_engine.kv_cache import KVShape
 
 _RATED_PROMPT_TOKENS = 256
 """Whose logits a step may have beside those of the rows that sample: see Scheduler."""
-_LOGITS_COPIES = 6
-"""Of float32, which sampling has of the logits at the same time at most."""
+_LOGITS_COPIES = 3
+"""In float32, that sampling has at the same time: the logits, what penalties and cuts make of them, one to work on."""
 
 
 @dataclass(frozen=True, slots=True)
