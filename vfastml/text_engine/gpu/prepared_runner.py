@@ -1,0 +1,54 @@
+"""A device's runner, made ready to serve: products chosen, graphs recorded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from vfastml.engine.dispatch_replies import Limits
+from vfastml.text_engine.decoders.decoder import Decoder
+from vfastml.text_engine.decoders.triton_decoder import TritonDecoder
+from vfastml.text_engine.engine_config import EngineConfig
+from vfastml.text_engine.gpu.cuda_capture import CudaCapture
+from vfastml.text_engine.gpu.decode_graphs import DecodeGraphs, is_capturable
+from vfastml.text_engine.gpu.device_runner import DeviceRunner
+from vfastml.text_engine.gpu.device_time import DeviceTime
+from vfastml.text_engine.gpu.product_tuning import products_of, tune
+from vfastml.text_engine.launched_step import Launch
+
+logger = logging.getLogger(__name__)
+
+
+def prepared_runner(
+    decoder: Decoder,
+    limits: Limits,
+    end_token_ids: tuple[int, ...],
+    config: EngineConfig,
+    report: Callable[[str], None],
+) -> tuple[DeviceRunner, Launch | None]:
+    """The runner, and what launches its steps ahead: None without overlap. Off a GPU, where Triton's interpreter
+    computes, nothing is timed and nothing recorded."""
+    on_gpu = decoder.device.type == "cuda"
+    if on_gpu and isinstance(decoder, TritonDecoder):
+        report("timing products of a few rows")
+        like = torch.empty(0, dtype=decoder.dtype, device=decoder.device)
+        tune(products_of(decoder), like, DeviceTime(decoder.device))
+    runner = DeviceRunner(decoder, limits, end_token_ids)
+    if on_gpu and config.cuda_graphs:
+        _record(runner, decoder.device, limits, report)
+    overlap = "each step is made ready while the one before it runs" if config.overlap else "each step is waited for"
+    logger.info("%s; %s", "decode steps are CUDA graphs" if runner.has_graphs else "no CUDA graphs", overlap)
+    return runner, runner.launch if config.overlap else None
+
+
+def _record(runner: DeviceRunner, device: torch.device, limits: Limits, report: Callable[[str], None]) -> None:
+    if not is_capturable(runner.forward):
+        logger.info("no CUDA graphs: they take the fused decoder with the attention backend triton")
+        return
+    report("recording CUDA graphs")
+    max_blocks = limits.max_num_seqs * -(-limits.max_model_len // limits.block_size)
+    graphs = DecodeGraphs(runner.forward, runner.sampler, runner.tokens, max_blocks, CudaCapture(device))
+    graphs.capture()
+    runner.use(graphs)
