@@ -61,7 +61,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--decoder", default="auto", choices=DECODERS, help="auto takes the fastest that can run the model")
     attends = "what computes attention; auto takes the fastest that runs here"
     add("--attention-backend", default="auto", choices=ATTENTION_BACKENDS, help=attends)
-    add("--quantization", choices=QUANTIZATIONS, help="8-bit weights and activations, on a CPU; default: none")
+    quantized = "8-bit weights and activations: int8 on a CPU, fp8 on a GPU from Ada and Hopper on; default: none"
+    add("--quantization", choices=QUANTIZATIONS, help=quantized)
     dummy = "dummy makes random weights in the shapes of config.json, to measure speed with"
     add("--load-format", default="auto", choices=LOAD_FORMATS, help=dummy)
     add("--rpc-host", default="127.0.0.1", metavar="HOST", help="address that gateways connect to")

@@ -127,11 +127,9 @@ class TritonForward:
         self._decoder = decoder
         self._cache = cache
         self._eps = decoder.shape.rms_norm_eps
-        # no text is longer than the cache, nor than the model was made for
-        num_positions = cache.keys[0].shape[0] * cache.block_size
-        longest = getattr(decoder.config, "max_position_embeddings", None) or num_positions
-        num_positions = min(num_positions, longest)
-        self._angles = rope_angles(decoder.inv_freq, decoder.rope_scaling, num_positions, decoder.device)
+        self._angles = rope_angles(
+            decoder.inv_freq, decoder.rope_scaling, _num_positions(decoder, cache), decoder.device
+        )
 
     @torch.inference_mode()
     def __call__(self, inputs: BatchInputs) -> torch.Tensor:
@@ -143,8 +141,9 @@ class TritonForward:
 
     @torch.inference_mode()
     def run(self, step: DeviceStep) -> torch.Tensor:
-        """Logits [S, vocab_size] in the model's dtype. Reads nothing on the host and allocates by the step's shapes
-        alone, so that it can be captured in a CUDA graph; then its tensors are read anew at each replay."""
+        """Logits [S, vocab_size] in the model's dtype, or float32 for float16. Reads nothing on the host and allocates
+        by the step's shapes alone, so that it can be captured in a CUDA graph; then its tensors are read anew at each
+        replay."""
         with self._on_device():
             return self._run(step)
 
@@ -177,3 +176,11 @@ class TritonForward:
         """Triton launches on the current device."""
         device = self._decoder.device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _num_positions(decoder: TritonDecoder, cache: KVCache) -> int:
+    """No text is longer than the cache, nor than the model was made for; but a step may have been begun before it was
+    known that a text has ended."""
+    in_cache = cache.keys[0].shape[0] * cache.block_size
+    longest = getattr(decoder.config, "max_position_embeddings", None) or in_cache
+    return min(in_cache, longest) + cache.block_size
