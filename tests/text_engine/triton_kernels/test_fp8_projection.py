@@ -55,17 +55,15 @@ def test_product_and_bias_are_added_to_the_residual(device: torch.device) -> Non
     torch.testing.assert_close(residual.float(), expected, rtol=2e-2, atol=2e-2)
 
 
-class DequantizedProjection:
+class DequantizedProjection(Fp8Projection):
     """The same numbers, multiplied in float32."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
-        self._weight = dequantized(weight).t()
+        super().__init__(weight, bias)
+        self._dequantized = dequantized(weight).t()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return (dequantized(x) @ self._weight).to(torch.bfloat16)
-
-    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
-        residual.add_(self(x))
+        return (dequantized(x) @ self._dequantized).to(torch.bfloat16)
 
 
 def test_decoder_computes_with_the_quantized_numbers_and_is_near_the_exact_one(
