@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 from vfastml.text_engine.draw import Draw
@@ -37,10 +38,9 @@ def keep_top_k(logits: torch.Tensor, top_k: list[int]) -> torch.Tensor:
 
 def keep_top_p(logits: torch.Tensor, top_p: list[float]) -> torch.Tensor:
     """Each row's smallest set of most probable tokens whose probabilities sum up to p (Holtzman et al. 2020)."""
-    limited = [row for row, p in enumerate(top_p) if p < 1.0]
-    if limited:
-        cutoff = torch.stack([_top_p_cutoff(logits[row], top_p[row]) for row in limited])
-        logits[limited] = _at_least(logits[limited], cutoff[:, None])
+    for row, p in zip(logits, top_p, strict=True):
+        if p < 1.0:
+            row.masked_fill_(row < _top_p_cutoff(row, p), -torch.inf)
     return logits
 
 
@@ -75,12 +75,22 @@ def _keep_typical(logits: torch.Tensor, mass: float) -> torch.Tensor:
 def _top_p_cutoff(logits: torch.Tensor, top_p: float) -> torch.Tensor:
     """The smallest logit [] that is kept of one row [vocab_size]."""
     total = logits.logsumexp(-1)
-    for candidates in (min(_CANDIDATES, len(logits)), len(logits)):
-        values = logits.topk(candidates).values
+    for descending in (_largest, _descending):
+        values = descending(logits)
         reached = (values - total).double().exp().cumsum(-1) >= top_p
         if bool(reached[-1]):
             return values[reached.int().argmax()]
     return logits.new_tensor(-torch.inf)  # rounding left the sum of all below p: all are kept
+
+
+def _largest(logits: torch.Tensor) -> torch.Tensor:
+    return logits.topk(min(_CANDIDATES, len(logits))).values
+
+
+def _descending(logits: torch.Tensor) -> torch.Tensor:
+    if logits.device.type == "cpu":  # numpy's is many times as fast as torch's
+        return torch.from_numpy(np.sort(logits.numpy())).flip(0)
+    return logits.sort(descending=True).values
 
 
 def _at_least(logits: torch.Tensor, cutoff: torch.Tensor) -> torch.Tensor:
