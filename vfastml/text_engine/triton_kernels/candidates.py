@@ -28,7 +28,7 @@ def least_candidate(
     """A scaled logit that all kept tokens reach, and without top_k all that count for top_p."""
     by_min_p = top + log_min_p
     # All tokens below this one have less than 1 - p together.
-    by_top_p = top + tl.log(mass) + tl.log(1.0 - top_p) - tl.log(vocab_size.to(tl.float32)) - _MARGIN
+    by_top_p = top + tl.log(mass) + tl.log(1.0 - top_p) - tl.log(tl.cast(vocab_size, tl.float32)) - _MARGIN
     by_top_p = tl.where(top_p < 1.0, by_top_p, -float("inf"))
     # With both, top_p is of all that top_k keeps.
     with_top_k = tl.where(top_p < 1.0, -float("inf"), by_min_p)

@@ -35,6 +35,9 @@ from vfastml.text_engine.triton_kernels.scaled_row import (
     weight,
 )
 
+_OF_ROWS = ["temperatures", "top_ks", "top_ps", "log_min_ps", "seeds"]
+"""Views that begin anywhere; a kernel is not compiled anew for that."""
+
 
 def sample_tokens(
     logits: torch.Tensor,
@@ -69,7 +72,7 @@ def sample_tokens(
     return cutoffs
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_OF_ROWS)
 def _scan(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -100,7 +103,7 @@ def _scan(
         tl.store(found + (row.to(tl.int64) * num_chunks + chunk) * ENTRY, best_token)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=_OF_ROWS)
 def _list_candidates(
     logits: tl.tensor,
     stride: tl.tensor,
@@ -134,7 +137,7 @@ def _list_candidates(
         tl.store(listed + 2 + place, token, mask=is_candidate & (place < CAPACITY))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=[*_OF_ROWS, "tokens"])
 def _choose(
     logits: tl.tensor,
     stride: tl.tensor,
