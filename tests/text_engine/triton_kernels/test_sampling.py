@@ -122,16 +122,18 @@ KINDS = ["random", "flat", "equal", "tied", "peaked", "barred", "negative", "abo
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kept_are_those_of_truncation(device: torch.device, name: str) -> None:
-    logits = kind(name, device, 1000).repeat(len(CUTS), 1)
-    tokens, kept = run(logits, CUTS)
-    assert_same_kept(kept, logits, CUTS)
+    cuts = CUTS if device.type == "cuda" else CUTS[KINDS.index(name) % 3 :: 3]  # the interpreter takes its time
+    logits = kind(name, device, 1000).repeat(len(cuts), 1)
+    tokens, kept = run(logits, cuts)
+    assert_same_kept(kept, logits, cuts)
     assert (kept.gather(1, tokens[:, None]) > -torch.inf).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_kept_of_halves(device: torch.device, dtype: torch.dtype) -> None:
-    logits = random_logits(len(CUTS), 997, device).to(dtype)
-    assert_same_kept(run(logits, CUTS)[1], logits, CUTS)
+    cuts = CUTS if device.type == "cuda" else CUTS[DTYPES.index(dtype) :: 3]
+    logits = random_logits(len(cuts), 997, device).to(dtype)
+    assert_same_kept(run(logits, cuts)[1], logits, cuts)
 
 
 @pytest.mark.parametrize("scale", [0.01, 4.0])
@@ -187,7 +189,7 @@ def test_draws_have_the_frequencies_of_the_distribution(device: torch.device) ->
     logits = random_logits(1, 8, device, 1.0)
     kept = truncated(logits, rows[:1])
     tokens = (kept.numpy() + np.stack([gumbel(row.seed, 8) for row in rows])).argmax(-1)
-    some = rows if device.type == "cuda" else rows[:40]  # the interpreter takes its time
+    some = rows if device.type == "cuda" else rows[:16]
     assert (run(logits.expand(len(some), 8), some)[0].numpy() == tokens[: len(some)]).mean() > 0.999
     expected = kept[0].double().softmax(-1).numpy() * len(rows)
     counts = np.bincount(tokens, minlength=8)
