@@ -18,6 +18,7 @@ _MAX_SPLITS = 32
 def num_splits_for(num_rows: int, num_kv_heads: int, num_multiprocessors: int) -> int:
     """A power of two, from 1: the most that start no more than two programs for each multiprocessor. It does not depend
     on how long the contexts are, so that a captured graph holds for all of them."""
+    # So one very long context among many rows is not split. A plan by lengths, made on the device, would be the remedy.
     room = _PROGRAMS_PER_MULTIPROCESSOR * num_multiprocessors // max(1, num_rows * num_kv_heads)
     return 1 << (max(1, min(room, _MAX_SPLITS)).bit_length() - 1)
 
