@@ -15,6 +15,7 @@ import torch
 
 from vfastml.text_engine.attention.interface import AttentionOptions
 from vfastml.text_engine.batch_inputs import BatchInputs
+from vfastml.text_engine.host_copies import to_device
 from vfastml.text_engine.kv_cache import KVCache
 from vfastml.text_engine.triton_kernels.kv_write import write_kv
 from vfastml.text_engine.triton_kernels.launch_parameters import num_multiprocessors
@@ -67,11 +68,8 @@ class TritonAttention:
     def prepare(self, inputs: BatchInputs) -> TritonMeta:
         """See AttentionBackend. One copy goes to the device."""
         parts = (inputs.query_starts, inputs.context_lens, inputs.block_starts, inputs.block_tables)
-        together = torch.from_numpy(np.concatenate(parts))
         device = inputs.slots.device
-        if device.type == "cuda":
-            together = together.pin_memory()  # from other memory the copy would wait for the steps before it
-        arrays = torch.split(together.to(device, non_blocking=True), [len(part) for part in parts])
+        arrays = torch.split(to_device(np.concatenate(parts), device), [len(part) for part in parts])
         query_lens = np.diff(inputs.query_starts)
         num_decodes = int(np.count_nonzero(query_lens == 1))
         return TritonMeta(
