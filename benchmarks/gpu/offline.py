@@ -31,7 +31,7 @@ def measure(task: OfflineTask, found: MeasurementFile) -> None:
     found.add(about)
     rng = random.Random(task.seed)
     for workload in task.workloads:
-        warm_up = min(_WARM_UP_TOKENS, workload.output_tokens)
+        warm_up = min(_WARM_UP_TOKENS, -(-workload.output_tokens // 2))
         answer(loaded.engine, _prompts(loaded, workload, rng), warm_up, concurrency=workload.concurrency)
         for repeat in range(1, workload.repeats + 1):
             figures = _figures(loaded, task, workload, rng)
