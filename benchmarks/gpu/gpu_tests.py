@@ -13,6 +13,7 @@ from benchmarks.gpu.part_program import part_program
 from benchmarks.gpu.tasks import TestsTask
 from benchmarks.gpu.titles import FAILED, NOT_RUN, PASSED, SKIPPED, TESTS
 
+_QUIETLY = ("-q", "-p", "no:cacheprovider")
 _MOST_NOTES = 20
 _LONGEST_NOTE = 300
 
@@ -22,7 +23,8 @@ def measure(task: TestsTask, found: MeasurementFile) -> None:
     counts = TestCounts(time.monotonic() + task.seconds)
     try:
         for arguments in task.runs:
-            pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[counts])
+            if not counts.is_over:
+                pytest.main([*arguments, "--continue-on-collection-errors", *_QUIETLY], plugins=[counts])
     finally:
         found.add(counts.measurement(task.part))
 
@@ -38,6 +40,11 @@ class TestCounts:
         self._collected = 0
         self._notes: list[str] = []
         self._session: pytest.Session | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """The time is up."""
+        return time.monotonic() > self._until
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """How many there are."""
@@ -57,7 +64,7 @@ class TestCounts:
             self._outcomes[SKIPPED] += 1
         elif report.when == "call":
             self._outcomes[PASSED] += 1
-        if self._session is not None and time.monotonic() > self._until:
+        if self._session is not None and self.is_over:
             self._session.shouldstop = "the time is up"
 
     def measurement(self, part: str) -> Measurement:

@@ -78,7 +78,9 @@ class Plan:
         return self._part(task.part, 30, "bandwidth", task)
 
     def _tests(self) -> Part:
-        runs = [list(run) for run in self._scale.test_runs]
+        runs = [list(self._scale.tests)]
+        if self._scale.is_real and (marked := tests_marked_gpu()):
+            runs.append([*marked, "-m", "gpu"])
         task = TestsTask(part="tests", runs=runs, seconds=self._scale.test_seconds)
         return self._part(task.part, 80, "gpu_tests", task)
 
@@ -174,6 +176,11 @@ class Plan:
         if not folder.exists():
             write_shape(shape, folder)
         return str(folder)
+
+
+def tests_marked_gpu() -> list[str]:
+    """Files, found by their text: to collect them all would take longer than to run them."""
+    return sorted(str(path) for path in Path("tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text())
 
 
 def _switch_workloads() -> list[Workload]:

@@ -37,8 +37,8 @@ class Scale:
     """The same for the server."""
     levels: tuple[int, ...]
     """Requests in flight over HTTP."""
-    test_runs: tuple[tuple[str, ...], ...]
-    """Arguments for pytest."""
+    tests: tuple[str, ...]
+    """Files and folders. What is slow in the interpreter is not on a card, and so is not left out."""
     test_seconds: float
     environment: dict[str, str] = field(default_factory=dict)
     """Of every part."""
@@ -65,7 +65,7 @@ class Scale:
         )
 
 
-_KERNEL_TESTS = "tests/text_engine/triton_kernels"
+_TESTS = "tests/text_engine"
 FULL = Scale(
     device="cuda:0",
     dtype="bfloat16",
@@ -77,10 +77,7 @@ FULL = Scale(
     config={},
     flags=(),
     levels=(128, 32, 1),
-    test_runs=(
-        (_KERNEL_TESTS, "-m", "not slow"),
-        ("tests/text_engine", f"--ignore={_KERNEL_TESTS}", "-m", "gpu"),
-    ),
+    tests=(f"{_TESTS}/triton_kernels", f"{_TESTS}/gpu", f"{_TESTS}/attention", f"{_TESTS}/test_device_sampler.py"),
     test_seconds=65,
 )
 DRY = Scale(
@@ -100,7 +97,7 @@ DRY = Scale(
     },
     flags=("--decoder", "fused-torch", "--kv-cache-memory", "4MB", "--max-model-len", "1024", "--max-num-seqs", "4"),
     levels=(2, 1),
-    test_runs=((f"{_KERNEL_TESTS}/test_rms_norm.py", "-m", "not slow"),),
+    tests=(f"{_TESTS}/triton_kernels/test_rms_norm.py",),
     test_seconds=60,
     environment={"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
     most=Most(sequences=2, input_tokens=6, output_tokens=2),

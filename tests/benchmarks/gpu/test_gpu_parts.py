@@ -22,7 +22,7 @@ from benchmarks.gpu.gpu_tests import TestCounts
 from benchmarks.gpu.measurements import MeasurementFile
 from benchmarks.gpu.model_shapes import TINY
 from benchmarks.gpu.part_program import NOT_HERE, part_program
-from benchmarks.gpu.plan import SWITCHES, Plan
+from benchmarks.gpu.plan import SWITCHES, Plan, tests_marked_gpu
 from benchmarks.gpu.scale import DRY, FULL, Scale
 from benchmarks.gpu.tasks import EqualityTask, OfflineTask, TestsTask, Workload
 from benchmarks.gpu.titles import EQUAL, ERROR, REFERENCE_ERROR
@@ -129,6 +129,20 @@ def test_the_plan_has_what_matters_first(scale: Scale, tmp_path: Path) -> None:
     tasks = {part.name: json.loads(part.words[-1]) for part in parts}
     assert tasks[f"{large}, no overlap"]["config"]["overlap"] is False
     assert tasks[f"{large}, default"]["workloads"][0]["sequences"] == 1
+
+
+@pytest.mark.parametrize("scale", [FULL, DRY], ids=["full", "dry"])
+def test_the_tests_that_are_run_exist(scale: Scale) -> None:
+    root = Path(__file__).parents[3]
+    assert all((root / path).exists() for path in scale.tests)
+
+
+def test_tests_marked_for_a_card_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests" / "deep").mkdir(parents=True)
+    (tmp_path / "tests" / "deep" / "test_marked.py").write_text("@pytest." + "mark.gpu\ndef test_it(): pass\n")
+    (tmp_path / "tests" / "test_other.py").write_text("def test_it(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    assert tests_marked_gpu() == ["tests/deep/test_marked.py"]
 
 
 def test_a_dry_plan_is_small(tmp_path: Path) -> None:
