@@ -28,10 +28,11 @@ def free_port() -> int:
 
 def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> float:
     """Seconds until it held. Raises AssertionError, which says what did not come."""
-    began = time.monotonic()
+    began, pause_s = time.monotonic(), 0.005
     while not holds():
         assert time.monotonic() - began < timeout_s, f"not within {timeout_s} s: {what}"
-        time.sleep(0.005)
+        time.sleep(pause_s)
+        pause_s = min(1.05 * pause_s, 0.1)  # looking takes time from those that it waits for
     return time.monotonic() - began
 
 
