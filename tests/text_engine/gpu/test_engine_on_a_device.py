@@ -1,5 +1,5 @@
-"""The whole way of a GPU, from requests to texts: our decoder, our attention, sampling on the device, and steps that are
-made ready while others run. Without a card it is Triton's interpreter that computes."""
+"""The whole way of a GPU, from requests to texts: our decoder, our attention, sampling on the device, and steps that
+are made ready while others run. Without a card it is Triton's interpreter that computes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ SAMPLED = [
 
 def engine(folder: Path, device: torch.device, **config: object) -> EngineDriver:
     settings = {"max_num_batched_tokens": 16, "max_num_seqs": 6, "kv_cache_memory": 1 << 18} | config
-    return EngineDriver.load(folder, device=str(device), dtype="float32", decoder="fused-triton", **settings)
+    return EngineDriver.load(
+        folder, device=str(device), dtype="float32", decoder="fused-triton", attention_backend="triton", **settings
+    )
 
 
 @pytest.mark.parametrize("overlap", [True, False])
