@@ -79,7 +79,7 @@ class Plan:
 
     def _tests(self) -> Part:
         runs = [list(self._scale.tests)]
-        if self._scale.is_real and (marked := tests_marked_gpu()):
+        if self._scale.is_real and (marked := files_marked_gpu()):
             runs.append([*marked, "-m", "gpu"])
         task = TestsTask(part="tests", runs=runs, seconds=self._scale.test_seconds)
         return self._part(task.part, 80, "gpu_tests", task)
@@ -178,7 +178,7 @@ class Plan:
         return str(folder)
 
 
-def tests_marked_gpu() -> list[str]:
+def files_marked_gpu() -> list[str]:
     """Files, found by their text: to collect them all would take longer than to run them."""
     return sorted(str(path) for path in Path("tests").rglob("test_*.py") if "pytest.mark.gpu" in path.read_text())
 

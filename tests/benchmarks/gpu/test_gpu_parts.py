@@ -22,7 +22,7 @@ from benchmarks.gpu.gpu_tests import TestCounts
 from benchmarks.gpu.measurements import MeasurementFile
 from benchmarks.gpu.model_shapes import TINY
 from benchmarks.gpu.part_program import NOT_HERE, part_program
-from benchmarks.gpu.plan import SWITCHES, Plan, tests_marked_gpu
+from benchmarks.gpu.plan import SWITCHES, Plan, files_marked_gpu
 from benchmarks.gpu.scale import DRY, FULL, Scale
 from benchmarks.gpu.tasks import EqualityTask, OfflineTask, TestsTask, Workload
 from benchmarks.gpu.titles import EQUAL, ERROR, REFERENCE_ERROR
@@ -142,7 +142,7 @@ def test_tests_marked_for_a_card_are_found(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "tests" / "deep" / "test_marked.py").write_text("@pytest." + "mark.gpu\ndef test_it(): pass\n")
     (tmp_path / "tests" / "test_other.py").write_text("def test_it(): pass\n")
     monkeypatch.chdir(tmp_path)
-    assert tests_marked_gpu() == ["tests/deep/test_marked.py"]
+    assert files_marked_gpu() == ["tests/deep/test_marked.py"]
 
 
 def test_a_dry_plan_is_small(tmp_path: Path) -> None:
