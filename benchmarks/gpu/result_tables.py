@@ -8,7 +8,7 @@ from benchmarks.engine_titles import DECODE_STEP, TOKENS_PER_S
 from benchmarks.gpu.measurements import Measurement
 from benchmarks.gpu.records import GpuResult
 from benchmarks.gpu.targets import share_of_copy, targets
-from benchmarks.gpu.titles import DEFAULT, HTTP, KERNELS, LOADING, batch
+from benchmarks.gpu.titles import DEFAULT, HTTP, KERNEL_STEPS, KERNELS, LOADING, batch
 from benchmarks.hf_labels import CONTINUOUS, STATIC
 from benchmarks.tables import UNKNOWN, TextTable
 
@@ -57,7 +57,7 @@ def switch_table(result: GpuResult) -> TextTable:
 
 def other_tables(result: GpuResult) -> list[TextTable]:
     """Everything that has no table of its own: memory, tests, equality, loading, kernels."""
-    others = [each for each in result.measurements if TOKENS_PER_S not in each.figures and each.workload != KERNELS]
+    others = [each for each in result.measurements if TOKENS_PER_S not in each.figures and each.part != KERNELS]
     found = []
     for part in _distinct(each.part for each in others if each.workload != LOADING):
         found.append(_plain_table(part, [each for each in others if each.part == part]))
@@ -87,7 +87,7 @@ def _plain_table(title: str, measurements: Sequence[Measurement]) -> TextTable:
     titles = _distinct(title for each in measurements for title in each.figures)
     rows = [
         [
-            ", ".join(filter(None, (each.model, each.case, each.workload))),
+            _name(each),
             *(number(each.figures.get(t)) for t in titles),
         ]
         for each in measurements
@@ -95,16 +95,28 @@ def _plain_table(title: str, measurements: Sequence[Measurement]) -> TextTable:
     return TextTable(title, ["", *titles], rows)
 
 
+def _name(measurement: Measurement) -> str:
+    if measurement.workload == KERNELS:
+        return measurement.case
+    return ", ".join(filter(None, (measurement.model, measurement.case, measurement.workload)))
+
+
 def _cell(measurement: Measurement, title: str) -> str:
     return number(measurement.figures.get(title))
 
 
 def _kernel_tables(result: GpuResult) -> list[TextTable]:
+    steps = result.of(workload=KERNEL_STEPS)
+    titles = _distinct(title for each in steps for title in each.figures)
+    rows = [[title, *(_cell(each, title) for each in steps)] for title in titles]
     kernels = result.of(workload=KERNELS)
     families = _distinct(str(each.settings.get("family", "")) for each in kernels)
     return [
-        _plain_table(f"Kernels: {family}", [each for each in kernels if each.settings.get("family") == family])
-        for family in families
+        TextTable("Kernels of a decode step", ["", *(each.case for each in steps)], rows),
+        *(
+            _plain_table(f"Kernels: {family}", [each for each in kernels if each.settings.get("family") == family])
+            for family in families
+        ),
     ]
 
 

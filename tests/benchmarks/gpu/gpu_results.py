@@ -14,6 +14,7 @@ from benchmarks.gpu.titles import (
     ERROR,
     GREEDY,
     HTTP,
+    KERNEL_STEPS,
     KERNELS,
     LOGITS,
     MEMORY,
@@ -28,6 +29,7 @@ from benchmarks.hf_labels import CONTINUOUS, STATIC
 from tests.benchmarks.results import MACHINE
 
 MODEL = "llama-3.1-8b"
+_PRODUCTS = {"family": "products"}
 
 
 def measurement(case: str, workload: str, figures: dict[str, float], **more: Any) -> Measurement:
@@ -63,9 +65,9 @@ def good_result(*, dry: bool = False) -> GpuResult:
         measurement("no overlap", batch(1), {rate: 140.0}),
         measurement(DEFAULT, closed_loop(32), {rate: 4000.0}),
         measurement(HTTP, closed_loop(32), {rate: 3600.0, "failed": 0.0}),
-        measurement("qkv, 8 rows", KERNELS, {"us": 12.0}),
+        Measurement(part=KERNELS, case="n=8", workload=KERNEL_STEPS, figures={"products: qkv, us": 384.0}),
+        Measurement(part=KERNELS, case="qkv, n=8", workload=KERNELS, figures={"us": 12.0}, settings=_PRODUCTS),
     ]
-    measurements[-1].settings = {"family": "products"}
     return GpuResult(
         date="20260101-000000",
         command=["benchmarks/gpu.sh"],

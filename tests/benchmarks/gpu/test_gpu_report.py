@@ -76,6 +76,8 @@ def test_the_document_has_all_of_a_stored_result(tmp_path: Path) -> None:
     assert "| generate_batch: batch 128 |" in text
     assert "| fp8 | FAILED | 5 | 30 | it broke |" in text
     assert "Traceback\nit broke" in text
+    assert "| products: qkv, us | 384 |" in text
+    assert "| qkv, n=8 | 12 |" in text
     assert "dry run" not in text
 
 
