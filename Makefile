@@ -69,11 +69,11 @@ $(READY_CLIENTS): $(READY_DEV) requirements-clients.txt requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python -r requirements-clients.txt
 	@touch $(READY_CLIENTS)
 
-# All but these three as they are pinned. The builds of torch that need triton name its version themselves.
+# All but these as they are pinned: an older transformers needs an older hub, and a torch for CUDA one triton.
 $(OTHER_TORCH)/.ready: $(READY_DEV) requirements.txt requirements-dev.txt
 	$(if $(TORCH_VERSION),,$(error Name the release: make test-torch TORCH_VERSION=2.11.0))
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OTHER_TORCH)
-	grep -hvE '^(torch|triton|transformers)==' requirements.txt requirements-dev.txt > $(OTHER_TORCH)/requirements.txt
+	grep -hvE '^(torch|triton|transformers|huggingface_hub)==' requirements.txt requirements-dev.txt > $(OTHER_TORCH)/requirements.txt
 	$(BIN)/uv pip install --quiet --python $(OTHER_TORCH)/bin/python $(UV_FLAGS) -r $(OTHER_TORCH)/requirements.txt \
 		torch==$(TORCH_VERSION) transformers$(TRANSFORMERS_VERSION:%===%) "triton; sys_platform == 'linux'"
 	@touch $@
@@ -90,8 +90,10 @@ install: $(READY_DEV)  ## make the environment and install everything into it, a
 serve: $(READY)  ## run the gateway and the model server, and say how to call them; TORCH=cpu or cuda chooses the build of torch
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
-test: $(READY_DEV)  ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not package and not clients and not lm_eval and not images and not faults" $(ARGS)
+# Several at once: each file in one of the processes, each of which starts the services that its files share.
+test: $(READY_DEV)  ## run the tests; JOBS=2 in two processes
+	$(BIN)/python -m pytest -m "not slow and not package and not clients and not lm_eval and not images and not faults" \
+		$(JOBS:%=--numprocesses %) $(JOBS:%=--dist loadfile) $(ARGS)
 
 test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)

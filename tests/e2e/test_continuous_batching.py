@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import Service, free_port, wait_until
+from tests.e2e.service import READY_S, Service, free_port, wait_until
 
 MODEL = "smollm2-135m-instruct"
 LONG: dict[str, Any] = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 120, "ignore_eos": True}
@@ -68,7 +68,7 @@ def own_route(rpc_port: int) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with example("own_route.py", str(port), f"tcp://127.0.0.1:{rpc_port}"):
-        wait_until(lambda: ready(url), 60, "the example's gateway")
+        wait_until(lambda: ready(url), READY_S, "the example's gateway")
         yield url
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, wait_until
+from tests.e2e.service import READY_S, Service, wait_until
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def pair(tiny_models: dict[str, Path], tmp_path: Path) -> Iterator[tuple[Service
 
 def test_each_model_is_reached_by_name_and_lost_alone(pair: tuple[Service, Service]) -> None:
     service, other = pair
-    wait_until(lambda: len(list(service.openai().models.list())) == 2, 60, "both models")
+    wait_until(lambda: len(list(service.openai().models.list())) == 2, READY_S, "both models")
     for model in ("llama", "qwen2"):
         answer = service.chat(model=model, messages="x", max_tokens=3)
         assert (answer.status_code, answer.json()["model"]) == (200, model)
