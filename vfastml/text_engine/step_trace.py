@@ -92,9 +92,9 @@ def _put_span(owner: object, method: str, name: str) -> Callable[[], None]:
     would pay for them always."""
     plain = getattr(owner, method)
 
-    def spanned(*args: Any) -> Any:
+    def spanned(*args: Any, **options: Any) -> Any:
         with record_function(name):
-            return plain(*args)
+            return plain(*args, **options)
 
     take_off = partial(setattr, owner, method, plain) if method in vars(owner) else partial(delattr, owner, method)
     setattr(owner, method, spanned)
