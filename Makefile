@@ -69,13 +69,14 @@ $(READY_CLIENTS): $(READY_DEV) requirements-clients.txt requirements-dev.txt
 	$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python -r requirements-clients.txt
 	@touch $(READY_CLIENTS)
 
-# All but these as they are pinned: an older transformers needs an older hub, and a torch for CUDA one triton.
+# Triton is torch's own there: its builds for CUDA name the release that they need.
 $(OTHER_TORCH)/.ready: $(READY_DEV) requirements.txt requirements-dev.txt
-	$(if $(TORCH_VERSION),,$(error Name the release: make test-torch TORCH_VERSION=2.11.0))
+	$(if $(TORCH_VERSION),,$(error Name the release: make test-torch TORCH_VERSION=2.12.0))
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OTHER_TORCH)
-	grep -hvE '^(torch|triton|transformers|huggingface_hub)==' requirements.txt requirements-dev.txt > $(OTHER_TORCH)/requirements.txt
-	$(BIN)/uv pip install --quiet --python $(OTHER_TORCH)/bin/python $(UV_FLAGS) -r $(OTHER_TORCH)/requirements.txt \
-		torch==$(TORCH_VERSION) transformers$(TRANSFORMERS_VERSION:%===%) "triton; sys_platform == 'linux'"
+	grep -hv '^triton==' requirements.txt requirements-dev.txt > $(OTHER_TORCH)/requirements.txt
+	echo 'torch==$(TORCH_VERSION) $(WITH)' | tr ' ' '\n' > $(OTHER_TORCH)/overrides.txt
+	$(BIN)/uv pip install --quiet --python $(OTHER_TORCH)/bin/python $(UV_FLAGS) triton \
+		-r $(OTHER_TORCH)/requirements.txt --override $(OTHER_TORCH)/overrides.txt
 	@touch $@
 
 # A .pth file lets in what the product's environment has: torch is not installed twice.
@@ -110,7 +111,7 @@ test-lm-eval: $(READY_LM_EVAL)  ## compare lm-eval's own scores with those that 
 test-images: $(READY_DEV)  ## build both images with buildah, and run them with podman
 	$(BIN)/python -m pytest -m images $(ARGS)
 
-test-torch: $(OTHER_TORCH)/.ready  ## run what is computed with another release of torch: TORCH_VERSION=2.11.0 TRANSFORMERS_VERSION=5.17.0
+test-torch: $(OTHER_TORCH)/.ready  ## run what is computed with another release of torch: TORCH_VERSION=2.12.0
 	$(OTHER_TORCH)/bin/python -m pytest -m "not slow" $(or $(ARGS),tests/text_engine tests/test_llm.py)
 
 faults: $(READY_DEV)  ## make each fault of the table in docs/operations.md, and write down what was measured
