@@ -91,10 +91,8 @@ install: $(READY_DEV)  ## make the environment and install everything into it, a
 serve: $(READY)  ## run the gateway and the model server, and say how to call them; TORCH=cpu or cuda chooses the build of torch
 	@exec $(BIN)/python -m prebuilt_apps.openai $(ARGS)
 
-# Several at once: each file in one of the processes, each of which starts the services that its files share.
-test: $(READY_DEV)  ## run the tests; JOBS=2 in two processes
-	$(BIN)/python -m pytest -m "not slow and not package and not clients and not lm_eval and not images and not faults" \
-		$(JOBS:%=--numprocesses %) $(JOBS:%=--dist loadfile) $(ARGS)
+test: $(READY_DEV)  ## run the tests
+	$(BIN)/python -m pytest -m "not slow and not package and not clients and not lm_eval and not images and not faults" $(ARGS)
 
 test-slow: $(READY_DEV)  ## run the tests that take long
 	$(BIN)/python -m pytest -m slow $(ARGS)
