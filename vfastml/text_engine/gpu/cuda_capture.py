@@ -14,17 +14,20 @@ that makes the same launches again."""
 
 
 class CudaCapture:
-    """Capture on one CUDA device. All graphs share one pool of memory: they run one after the other."""
+    """Capture on one CUDA device. All graphs share one pool of memory: they run one after the other. What one graph has
+    freed is given only to graphs that are recorded on the same stream, and cuBLAS has a workspace for each stream: so
+    there is one stream for all."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, run: Callable[[], None]) -> Callable[[], None]:
         """Runs `run` once for real, so that kernels are compiled and libraries have their workspaces, and then
         records it."""
         with torch.cuda.device(self._device), torch.inference_mode():
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side = self._stream
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 run()

@@ -17,10 +17,12 @@ class DeviceTime:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._capture = CudaCapture(device)
+        self._newest: Callable[[], None] | None = None
+        """A pool of graphs without any graph is given up, and no other may be recorded into it."""
 
     def __call__(self, run: Callable[[], None]) -> float:
         """Seconds: the least of a few rounds. Raises what `run` raises."""
-        replay = self._capture(run)
+        replay = self._newest = self._capture(run)
         with torch.cuda.device(self._device):
             replay()
             return min(self._seconds(replay) for _ in range(_ROUNDS))
