@@ -64,6 +64,15 @@ def test_rows_are_what_an_engine_could_have_scheduled() -> None:
     assert [row.num_tokens for row in largest.rows] == [512] * 4
 
 
+def test_no_step_samples_more_rows_than_sequences_run() -> None:
+    """A runner has room for the tokens of so many."""
+    machine = Machine(lambda tokens, _: tokens / 1e5)
+    few = Limits(max_model_len=8192, max_num_seqs=2, num_blocks=10_000, block_size=BLOCK)
+    machine.measure(few, max_tokens=4096, longest_s=None)
+    assert max(len(batch.rows) for batch in machine.batches) == 8
+    assert max(len(batch.sampling) for batch in machine.batches) == 2
+
+
 def test_decode_reads_pages_that_were_written() -> None:
     machine = Machine(lambda tokens, _: tokens / 1e4)
     machine.measure()

@@ -109,24 +109,24 @@ def _doubling(first: int, last: int) -> Iterator[int]:
 
 def _decode(num_seqs: int, bounds: StepBounds, block_size: int) -> ScheduledBatch:
     """So many sequences of the same length, each with its last token to compute."""
-    return _batch([(bounds.context, 1)] * num_seqs, block_size)
+    return _batch([(bounds.context, 1)] * num_seqs, block_size, num_seqs)
 
 
 def _prefill(num_tokens: int, bounds: StepBounds, block_size: int) -> ScheduledBatch:
-    """Whole prompts, of together so many tokens."""
+    """Whole prompts, of together so many tokens; no more of them get a token than sequences can run."""
     full, rest = divmod(num_tokens, bounds.prompt)
-    return _batch([(0, bounds.prompt)] * full + [(0, rest)] * (rest > 0), block_size)
+    return _batch([(0, bounds.prompt)] * full + [(0, rest)] * (rest > 0), block_size, bounds.num_seqs)
 
 
-def _batch(rows: list[tuple[int, int]], block_size: int) -> ScheduledBatch:
-    """For each row, the tokens that it has KV of, and those that it computes."""
+def _batch(rows: list[tuple[int, int]], block_size: int, num_sampling: int) -> ScheduledBatch:
+    """For each row, the tokens that it has KV of, and those that it computes; the first `num_sampling` are sampled."""
     num_blocks = sum(-(-(computed + new) // block_size) for computed, new in rows)
     blocks = BlockManager(num_blocks, block_size, enable_prefix_caching=False)
-    return ScheduledBatch(tuple(_row(blocks, number, *row) for number, row in enumerate(rows)), ())
+    return ScheduledBatch(tuple(_row(blocks, n, *row, samples=n < num_sampling) for n, row in enumerate(rows)), ())
 
 
-def _row(blocks: BlockManager, number: int, computed: int, new: int) -> ScheduledRow:
+def _row(blocks: BlockManager, number: int, computed: int, new: int, *, samples: bool) -> ScheduledRow:
     sequence = Sequence("measuring", [1] * (computed + new), Sampling(max_tokens=1, temperature=0.0), arrival=number)
     blocks.extend(sequence, computed + new)
     blocks.commit(sequence, computed)
-    return ScheduledRow(sequence, new, samples=True)
+    return ScheduledRow(sequence, new, samples=samples)

@@ -55,8 +55,8 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def launch(self, batch: ScheduledBatch) -> InFlight:
-        """Starts a step. A row may go on with a token that the step launched before it sampled: if all of that step's
-        rows were plain."""
+        """Starts a step, of which at most max_num_seqs rows sample. A row may go on with a token that the step launched
+        before it sampled: if all of that step's rows were plain."""
         self._cache.copy_blocks(batch.copies)
         packed = pack_batch(batch, self._cache.block_size)
         if self._graphs is not None and _is_plain_decode(batch, packed) and self._graphs.fits(packed):
