@@ -51,6 +51,16 @@ def test_greedy_texts_equal_generate(
         assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 9, ignore_eos=True))
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="takes a second GPU")
+def test_a_gpu_that_is_not_the_current_one(tiny_models: dict[str, Path]) -> None:
+    driver = engine(tiny_models["llama"], torch.device("cuda:1"))
+    ids = [driver.add(prompt, GREEDY) for prompt in PROMPTS]
+    driver.run()
+    oracle = load_oracle(tiny_models["llama"])
+    for request_id, prompt in zip(ids, PROMPTS, strict=True):
+        assert_same_tokens(oracle, prompt, driver.tokens(request_id), generate(oracle, prompt, 9, ignore_eos=True))
+
+
 def test_all_kinds_of_requests_share_steps(tiny_models: dict[str, Path], device: torch.device) -> None:
     """Rows that are sampled on the device beside others that are not: each gets what it gets alone."""
     kinds: list[tuple[SamplingParams, dict[str, object]]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -57,16 +58,21 @@ class DeviceRunner:
     def launch(self, batch: ScheduledBatch) -> InFlight:
         """Starts a step, of which at most max_num_seqs rows sample. A row may go on with a token that the step launched
         before it sampled: if all of that step's rows were plain."""
-        self._cache.copy_blocks(batch.copies)
-        packed = pack_batch(batch, self._cache.block_size)
-        if self._graphs is not None and _is_plain_decode(batch, packed) and self._graphs.fits(packed):
-            self._graphs.launch(packed, next_draws(batch.sampling))
-            return self._fetched(len(batch.rows), {})
-        return self._launch_eagerly(packed, batch)
+        with self._on_device():
+            self._cache.copy_blocks(batch.copies)
+            packed = pack_batch(batch, self._cache.block_size)
+            if self._graphs is not None and _is_plain_decode(batch, packed) and self._graphs.fits(packed):
+                self._graphs.launch(packed, next_draws(batch.sampling))
+                return self._fetched(len(batch.rows), {})
+            return self._launch_eagerly(packed, batch)
 
     def parts(self) -> dict[str, tuple[object, str]]:
         """What `launch` consists of: by name, the object and its method that does it."""
         return {"forward": (self, "forward"), "sample": (self.sampler, "sample")}
+
+    def _on_device(self) -> AbstractContextManager[None]:
+        """Triton launches on the current device, which is each thread's own, and there an event is recorded."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _launch_eagerly(self, packed: PackedBatch, batch: ScheduledBatch) -> InFlight:
         others = [row for row in batch.rows if row.samples and not row.sequence.runs_ahead]
