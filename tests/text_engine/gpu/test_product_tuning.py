@@ -50,7 +50,7 @@ def test_the_fastest_is_taken_where_it_gains(decoder: TritonDecoder, device: tor
     assert best["qkv"] == dict.fromkeys(ROW_COUNTS, TILINGS[1])
     assert best["o"] == best["down"] == dict.fromkeys(ROW_COUNTS)
     assert products[0].tilings.of(1) == products[0].tilings.of(3) == products[0].tilings.of(16) == TILINGS[1]
-    assert products[0].tilings.of(17) is None
+    assert products[0].tilings.of(0) is products[0].tilings.of(17) is None
     assert all(layer.qkv.tilings is products[0].tilings for layer in decoder.layers)  # type: ignore[attr-defined]
 
 

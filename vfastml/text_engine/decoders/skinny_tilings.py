@@ -19,7 +19,7 @@ class SkinnyTilings:
     """By the ROW_COUNTS; None, or nothing: the library's product is as fast."""
 
     def of(self, num_rows: int) -> Tiling | None:
-        """For a product of so many rows."""
-        if num_rows > MOST_ROWS or not self.best:
+        """For a product of so many rows. Without any, as where a step only begins prompts, no matrix is to be read."""
+        if not 0 < num_rows <= MOST_ROWS or not self.best:
             return None
         return self.best.get(ROW_COUNTS[bisect_left(ROW_COUNTS, num_rows)])
