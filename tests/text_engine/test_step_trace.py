@@ -76,6 +76,27 @@ def test_it_is_done_once_and_the_engine_is_as_before(driver: EngineDriver, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+class NamedArguments:
+    """An engine whose part is called as the runner of a GPU calls its sampler."""
+
+    def parts(self) -> dict[str, tuple[object, str]]:
+        return {"sample": (self, "sample")}
+
+    def step(self) -> list[Any]:
+        return [self.sample(1, out=2)]
+
+    def sample(self, first: int, *, out: int) -> int:
+        return first + out
+
+
+def test_a_part_may_have_named_arguments(tmp_path: Path) -> None:
+    engine = NamedArguments()
+    trace = StepTrace(engine, tmp_path)  # type: ignore[arg-type]
+    for _ in range(WARM_STEPS + TRACED_STEPS):
+        assert trace.step() == [3]  # type: ignore[comparison-overlap]
+    assert len(spans(tmp_path)["sample"]) == TRACED_STEPS
+
+
 def test_what_was_traced_before_the_end_is_written(driver: EngineDriver, tmp_path: Path) -> None:
     driver.add([1, 2, 3], SamplingParams(temperature=0.0, max_tokens=WARM_STEPS + TRACED_STEPS, ignore_eos=True))
     trace = StepTrace(driver.engine, tmp_path)
