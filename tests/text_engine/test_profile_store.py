@@ -216,6 +216,19 @@ def test_key_names_the_kernels(tiny_models: dict[str, Path]) -> None:
     assert ProfileKey.of(tiny_models["llama"], decoder, "").kernels == "vfastml-avx2-0123"
 
 
+@pytest.mark.parametrize(("device", "counts"), [("cuda", True), ("cpu", False)])
+def test_recorded_steps_are_part_of_the_key_on_a_gpu(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, counts: bool
+) -> None:
+    monkeypatch.setattr(profile_store, "device_name", str)
+    decoder = SimpleNamespace(device=torch.device(device), dtype=torch.float32, kind="fused-triton", attention="triton")
+    recorded, launched = (
+        ProfileKey.of(tiny_models["llama"], decoder, "", cuda_graphs=asked)  # type: ignore[arg-type]
+        for asked in (True, False)
+    )
+    assert (recorded != launched) == counts
+
+
 def test_the_quota_is_part_of_the_key(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile_store, "cpu_quota", lambda: 1.5)
     decoder = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, kind="hf", attention="sdpa")

@@ -95,7 +95,9 @@ def load_engine(
         config,
         runner.run,
         device=decoder.device,
-        key=ProfileKey.of(folder, decoder, str(config.quantization or options.quantization or "")),
+        key=ProfileKey.of(
+            folder, decoder, str(config.quantization or options.quantization or ""), cuda_graphs=config.cuda_graphs
+        ),
         store=ProfileStore(profiles),
         report=report,
     )

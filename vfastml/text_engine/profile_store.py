@@ -43,19 +43,25 @@ class ProfileKey:
     """Level and digest of our compiled kernels, where they compute."""
     cpu_quota: float | None = None
     attention: str = ""
+    cuda_graphs: bool = False
+    """Whether decode steps on a GPU were recorded: launched one kernel at a time they take another time."""
     vfastml_version: str = __version__
     torch_version: str = str(torch.__version__)
     transformers_version: str = transformers.__version__
 
     @classmethod
-    def of(cls, folder: Path, decoder: Decoder, quantization: str) -> ProfileKey:
-        """The key of a loaded decoder. Raises OSError for a folder that is gone."""
+    def of(cls, folder: Path, decoder: Decoder, quantization: str, *, cuda_graphs: bool = False) -> ProfileKey:
+        """The key of a loaded decoder. `cuda_graphs` is EngineConfig's, and counts on a GPU alone. Raises OSError for a
+        folder that is gone."""
         device = device_name(decoder.device)
         dtype = str(decoder.dtype).removeprefix("torch.")
         threads = num_compute_threads()
         kernels = decoder.kernels.name if isinstance(decoder, NativeDecoder) else ""
         digest = model_digest(folder)
-        return cls(digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota(), decoder.attention)
+        graphs = cuda_graphs and decoder.device.type == "cuda"
+        return cls(
+            digest, decoder.kind, dtype, quantization, device, threads, kernels, cpu_quota(), decoder.attention, graphs
+        )
 
 
 @dataclass(frozen=True, slots=True)
