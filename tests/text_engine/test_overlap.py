@@ -96,6 +96,19 @@ def test_a_step_is_launched_before_the_tokens_of_the_last_one_are_known() -> Non
     assert not driver.engine.has_work
 
 
+def test_an_end_that_is_foreseen_leaves_no_step_without_work() -> None:
+    """The next in line takes the seat as soon as the last token is on its way."""
+    driver, device = engine_on_a_device(overlap=True, max_num_seqs=1)
+    for number in range(3):
+        driver.add([number], SamplingParams(max_tokens=2, ignore_eos=True))
+    for _ in range(6):
+        driver.step()
+        assert device.num_not_fetched == 1
+    driver.step()
+    assert device.num_not_fetched == 0
+    assert not driver.engine.has_work
+
+
 def test_an_end_that_nobody_foresaw_costs_one_step_that_nobody_sees() -> None:
     driver, device = engine_on_a_device(overlap=True)
     stops = driver.add([1, 2, 3], SamplingParams(max_tokens=200, stop_token_ids=tuple(range(VOCABULARY))))

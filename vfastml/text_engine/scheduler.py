@@ -183,7 +183,8 @@ class Scheduler:
         return budget
 
     def _schedule_waiting(self, rows: list[ScheduledRow], copies: list[tuple[int, int]], budget: int) -> None:
-        seats = self._max_num_seqs - sum(sequence.num_seats for sequence in self.running)
+        # Whose last token is on its way is in no step any more: its seat is free, its blocks are not yet.
+        seats = self._max_num_seqs - sum(one.num_seats for one in self.running if not one.ends_for_sure)
         seats -= sum(sequence.num_seats for sequence in self.held if sequence.block_table)
         # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
         owed = sum(self.blocks.num_owed(sequence) for sequence in self.running) if seats > 0 else 0
