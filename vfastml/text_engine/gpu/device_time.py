@@ -17,15 +17,14 @@ class DeviceTime:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._capture = CudaCapture(device)
-        self._newest: Callable[[], None] | None = None
-        """A pool of graphs without any graph is given up, and no other may be recorded into it."""
+        self._replay: Callable[[], None] = lambda: None
 
     def __call__(self, run: Callable[[], None]) -> float:
         """Seconds: the least of a few rounds. Raises what `run` raises."""
-        replay = self._newest = self._capture(run)
+        self._replay = self._capture(run)  # the one before goes only now: torch refuses a pool that no graph is left in
         with torch.cuda.device(self._device):
-            replay()
-            return min(self._seconds(replay) for _ in range(_ROUNDS))
+            self._replay()
+            return min(self._seconds(self._replay) for _ in range(_ROUNDS))
 
     def _seconds(self, replay: Callable[[], None]) -> float:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
