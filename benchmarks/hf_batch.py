@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
 
@@ -12,6 +13,8 @@ from transformers import ContinuousBatchingConfig, PreTrainedModel
 from benchmarks.records import RequestRecord
 
 _PAGE_TOKENS = 256
+_PAGE_SIZE = "page_size" if "page_size" in inspect.signature(ContinuousBatchingConfig).parameters else "block_size"
+"""Its name in this version of transformers."""
 
 
 class ContinuousBatches:
@@ -21,7 +24,7 @@ class ContinuousBatches:
     def __init__(self, model: PreTrainedModel, rows: int, row_tokens: int) -> None:
         self._model = model
         self._settings = ContinuousBatchingConfig(
-            page_size=_PAGE_TOKENS, num_blocks=rows * (1 + -(-row_tokens // _PAGE_TOKENS))
+            num_blocks=rows * (1 + -(-row_tokens // _PAGE_TOKENS)), **{_PAGE_SIZE: _PAGE_TOKENS}
         )
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)  # it warns that it keeps the cache
 
