@@ -77,7 +77,7 @@ FULL = Scale(
     config={},
     flags=(),
     levels=(128, 32, 1),
-    tests=(f"{_TESTS}/triton_kernels", f"{_TESTS}/gpu", f"{_TESTS}/attention", f"{_TESTS}/test_device_sampler.py"),
+    tests=(f"{_TESTS}/gpu", f"{_TESTS}/triton_kernels", f"{_TESTS}/test_device_sampler.py", f"{_TESTS}/attention"),
     test_seconds=65,
 )
 DRY = Scale(
