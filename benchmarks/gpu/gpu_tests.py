@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -14,19 +18,29 @@ from benchmarks.gpu.tasks import TestsTask
 from benchmarks.gpu.titles import FAILED, NOT_RUN, PASSED, SKIPPED, TESTS
 
 _QUIETLY = ("-q", "-p", "no:cacheprovider")
+_MOST_PROCESSES = 8
+"""Each has a context on the card. Most of the time goes by compiling kernels, which takes a core for each."""
 _MOST_NOTES = 20
 _LONGEST_NOTE = 300
 
 
 def measure(task: TestsTask, found: MeasurementFile) -> None:
-    """Calls pytest in this process; it ends after the test in which the time was up."""
+    """Calls pytest in this process, and in some more where pytest-xdist is at hand; it ends after the tests in which
+    the time was up."""
     counts = TestCounts(time.monotonic() + task.seconds)
     try:
         for arguments in task.runs:
             if not counts.is_over:
-                pytest.main([*arguments, "--continue-on-collection-errors", *_QUIETLY], plugins=[counts])
+                words = [*arguments, "--continue-on-collection-errors", *_QUIETLY, *side_by_side()]
+                pytest.main(words, plugins=[counts])
     finally:
         found.add(counts.measurement(task.part))
+
+
+def side_by_side() -> list[str]:
+    """Arguments for half as many processes as there are cores."""
+    processes = min(_MOST_PROCESSES, len(os.sched_getaffinity(0)) // 2)
+    return [f"-n{processes}", "--maxschedchunk=1"] if find_spec("xdist") and processes > 1 else []
 
 
 class TestCounts:
@@ -39,7 +53,8 @@ class TestCounts:
         self._outcomes: Counter[str] = Counter()
         self._collected = 0
         self._notes: list[str] = []
-        self._session: pytest.Session | None = None
+        self._session: Any = None
+        """What stops where its `shouldstop` says so: pytest's session, or that of pytest-xdist."""
 
     @property
     def is_over(self) -> bool:
@@ -50,6 +65,14 @@ class TestCounts:
         """How many there are."""
         self._session = session
         self._collected += len(session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """The same where others run them: each of them has found all."""
+        session = node.config.pluginmanager.get_plugin("dsession")
+        if session is not self._session:
+            self._session = session
+            self._collected += len(ids)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be imported counts as a failure."""

@@ -53,7 +53,7 @@ def test_tests_are_counted(tmp_path: Path) -> None:
     )
     (found,) = MeasurementFile(tmp_path / "found.jsonl").read()
     assert found.figures == {"passed": 1.0, "failed": 3.0, "skipped": 1.0, "not run": 0.0}
-    failed, broken, unreadable = found.notes
+    unreadable, failed, broken = sorted(found.notes)  # several processes may have run them
     assert failed.endswith("test_that_fails: assert 1 == 2")
     assert broken.endswith("test_without_its_fixture: OSError: no such device")
     assert unreadable.endswith("ModuleNotFoundError: No module named 'no_such_module'")
@@ -67,6 +67,18 @@ def test_no_test_begins_once_the_time_is_up(seconds: float, stops: bool) -> None
     counts.pytest_collection_finish(session)
     counts.pytest_runtest_logreport(report)
     assert bool(session.shouldstop) is stops
+    assert counts.measurement("tests").figures == {"passed": 1.0, "failed": 0.0, "skipped": 0.0, "not run": 1.0}
+
+
+def test_tests_in_several_processes_are_counted_once() -> None:
+    session = SimpleNamespace(shouldstop=False)
+    node = SimpleNamespace(config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda name: session)))
+    counts = TestCounts(time.monotonic() - 1.0)
+    for _ in range(3):
+        counts.pytest_xdist_node_collection_finished(node, ["first", "second"])
+    report: Any = SimpleNamespace(failed=False, skipped=False, when="call")
+    counts.pytest_runtest_logreport(report)
+    assert session.shouldstop
     assert counts.measurement("tests").figures == {"passed": 1.0, "failed": 0.0, "skipped": 0.0, "not run": 1.0}
 
 
