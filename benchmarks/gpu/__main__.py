@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +54,7 @@ def _run(args: argparse.Namespace, given: list[str], scale: Scale, missing: list
     runner = PartRunner(scratch, seconds, variables, _say)
     for name, value in environment.report().items():
         _say(f"{name}: {value}")
-    status = until_stopped(lambda: runner.run_all(parts))
+    status = _run_all(runner, parts)
     settings = {"large": scale.large.name, "levels": list(scale.levels), "dtype": scale.dtype, "seed": args.seed}
     result = GpuResult(
         date=date,
@@ -71,6 +72,15 @@ def _run(args: argparse.Namespace, given: list[str], scale: Scale, missing: list
     return status or int(any(outcome.status not in fine for outcome in result.outcomes))
 
 
+def _run_all(runner: PartRunner, parts: list[Part]) -> int:
+    """The status. Nothing that goes wrong here is worth what was measured before it."""
+    try:
+        return until_stopped(lambda: runner.run_all(parts))
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
 def _chosen(parts: list[Part], names: str | None) -> list[Part]:
     """Those whose names contain one of the words."""
     words = names.split(",") if names else [""]
@@ -80,8 +90,8 @@ def _chosen(parts: list[Part], names: str | None) -> list[Part]:
 def _publish(result: GpuResult, folder: Path) -> None:
     stem = folder / f"gpu-{'dry-' if result.dry else ''}{result.date}"
     result.save(stem.with_suffix(".json"))
-    draw(result, stem.with_suffix(".png"))
     stem.with_suffix(".md").write_text(markdown(result, f"{stem.name}.png"))
+    draw(result, stem.with_suffix(".png"))
     for table in (outcome_table(result), target_table(result)):
         print(table.markdown(), end="\n\n")
     print(f"written: {stem}.json, .md and .png")

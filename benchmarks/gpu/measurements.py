@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ class MeasurementFile:
         self._path = path
 
     def add(self, measurement: Measurement) -> None:
-        """Is on disk at once."""
+        """Is on disk at once. JSON has no infinity and nothing that is no number: figures that are become notes."""
+        broken = {title: value for title, value in measurement.figures.items() if not math.isfinite(value)}
+        if broken:
+            figures = {title: value for title, value in measurement.figures.items() if title not in broken}
+            notes = [*measurement.notes, *(f"{title}: {value}" for title, value in broken.items())]
+            measurement = msgspec.structs.replace(measurement, figures=figures, notes=notes)
         with self._path.open("ab") as file:
             file.write(msgspec.json.encode(measurement) + b"\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def test_ctrl_c_keeps_what_there_is(tmp_path: Path) -> None:
 def test_parts_get_their_environment(tmp_path: Path) -> None:
     runner, _ = run([program("looks", "import os; sys.exit(os.environ['FROM_PLAN'] != '1')")], tmp_path)
     assert runner.outcomes[0].status == DONE
+
+
+def test_what_is_no_number_is_noted(tmp_path: Path) -> None:
+    file = MeasurementFile(tmp_path / "found.jsonl")
+    file.add(Measurement(part="one", figures={"error, %": math.nan, "ms": 2.0}, notes=["before"]))
+    (found,) = file.read()
+    assert found.figures == {"ms": 2.0}
+    assert found.notes == ["before", "error, %: nan"]
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
