@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 
@@ -23,7 +26,16 @@ def missing(device: torch.device) -> str | None:
         return f"Triton does not compile for {device.type}"
     if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
         return "the GPU is older than Ampere"
+    if not _compiles_c():
+        return "Triton needs a C compiler and Python's headers, such as the packages gcc and python3-dev"
     return None
+
+
+def _compiles_c() -> bool:
+    """Triton builds the code that launches a kernel when it is first used, with what it finds so."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's own
+    return compiler is not None and Path(sysconfig.get_path("include", scheme), "Python.h").is_file()
 
 
 def missing_for_fp8(device: torch.device) -> str | None:
