@@ -18,6 +18,7 @@ from benchmarks.gpu.tasks import OfflineTask, Workload
 from benchmarks.gpu.titles import CACHED, LOADING, READY, STEP_GB
 from vfastml.text_engine.engine_config import EngineConfig
 from vfastml.text_engine.engine_loader import LoadedEngine, load_engine
+from vfastml.utils.garbage import settle_garbage_collection
 
 _WARM_UP_TOKENS = 8
 
@@ -26,6 +27,7 @@ def measure(task: OfflineTask, found: MeasurementFile) -> None:
     """Loads once; then each workload, after a short one of its kind that does not count."""
     began = time.perf_counter()
     loaded = load_engine(Path(task.folder), engine_config(task.config), lambda phase: print(phase, flush=True))
+    settle_garbage_collection()  # as a model server does
     about = Measurement(part=task.part, model=task.model, case=task.case, workload=LOADING, notes=[_about(loaded)])
     about.figures = {READY: time.perf_counter() - began, "KV blocks": loaded.limits.num_blocks}
     found.add(about)

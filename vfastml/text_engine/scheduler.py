@@ -171,7 +171,7 @@ class Scheduler:
         for sequence in self.running:  # `_make_room` may cut its end off
             if budget == 0:
                 break
-            if sequence.ends_for_sure:
+            if sequence.num_pending and sequence.ends_for_sure:  # asked of each in every step
                 continue
             row = _row(sequence, budget)
             if sequence.num_computed + row.num_tokens > sequence.num_writable:
