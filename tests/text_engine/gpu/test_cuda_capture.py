@@ -25,7 +25,7 @@ def test_all_graphs_are_recorded_on_one_stream_and_in_one_pool(monkeypatch: pyte
     recorded: list[tuple[Any, Any]] = []
     warmed: list[Any] = []
 
-    def graph(made: object, *, pool: object, stream: object) -> AbstractContextManager[None]:
+    def graph(made: object, *, pool: object, stream: object, **_: object) -> AbstractContextManager[None]:
         recorded.append((pool, stream))
         return nullcontext()
 

@@ -33,7 +33,11 @@ class CudaCapture:
                 run()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with _no_garbage(), torch.cuda.graph(graph, pool=self._pool, stream=side):
+            # thread_local: what other threads do on the card meanwhile is no part of it
+            with (
+                _no_garbage(),
+                torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"),
+            ):
                 run()
         return graph.replay
 

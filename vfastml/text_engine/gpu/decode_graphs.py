@@ -43,16 +43,19 @@ def is_capturable(forward: ForwardPass) -> TypeGuard[CapturableForward]:
 
 class DecodeGraphs:
     """Replays whole decode steps: known tokens looked up, the model, sampling. `tokens` [max_rows] int64 on the device
-    has the tokens that were sampled last, and gets the new ones."""
+    has the tokens that were sampled last, and gets the new ones; `logits` [max_rows, vocab_size] gets what they were
+    chosen from, for rows that are sampled otherwise."""
 
     def __init__(
         self,
         forward: CapturableForward,
         sampler: DeviceSampler,
         tokens: torch.Tensor,
+        logits: torch.Tensor,
         max_blocks: int,
         capture: Capture,
     ) -> None:
+        self.logits = logits
         self._forward = forward
         self._sampler = sampler
         self._tokens = tokens
@@ -61,13 +64,12 @@ class DecodeGraphs:
         self._sizes: list[int] = []
         self._replays: dict[int, Callable[[], None]] = {}
 
-    def capture(self, report: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Records all graphs, the largest first, so that the others fit into its memory; `report` is told how many of
-        how many are done. Takes a while: seconds for a large model."""
+    def capture(self) -> None:
+        """Records all graphs, the largest first, so that the others fit into its memory. Takes seconds for a large
+        model. Raises what a step or its capture raises."""
         began = time.monotonic()
         sizes = graph_sizes(self._buffers.max_rows)
-        for done, size in enumerate(reversed(sizes)):
-            report(done, len(sizes))
+        for size in reversed(sizes):
             self._replays[size] = self._capture(self._step_of(size))
         self._sizes = sizes
         logger.info("%d CUDA graphs of up to %d rows: %.1f s", len(sizes), sizes[-1], time.monotonic() - began)
@@ -78,7 +80,8 @@ class DecodeGraphs:
         return bool(self._sizes) and num_rows <= self._sizes[-1] and num_blocks <= self._buffers.max_blocks
 
     def launch(self, packed: PackedBatch, draws: Sequence[Draw]) -> None:
-        """Starts a step that fits, with a draw for each row. Its tokens will be the first of `tokens`."""
+        """Starts a step that fits, with a draw for each row. Its tokens will be the first of `tokens`, and its logits
+        those of `logits`."""
         self._buffers.fill(packed, draws)
         self._replays[self._sizes[bisect_left(self._sizes, len(packed.context_lens))]]()
 
@@ -99,6 +102,7 @@ class DecodeGraphs:
                 DeviceStep(input_ids, buffers.position_ids[:size], buffers.slots[:size], None, meta)
             )
             self._sampler.sample(logits, rows, out=self._tokens[:size])
+            self.logits[:size].copy_(logits)
 
         return step
 

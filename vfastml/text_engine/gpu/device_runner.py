@@ -61,10 +61,14 @@ class DeviceRunner:
         with self._on_device():
             self._cache.copy_blocks(batch.copies)
             packed = pack_batch(batch, self._cache.block_size)
-            if self._graphs is not None and _is_plain_decode(batch, packed) and self._graphs.fits(packed):
+            others = [row for row in batch.rows if row.samples and not row.sequence.runs_ahead]
+            masks = self._masks.begin(others)
+            if self._graphs is not None and _is_decode(batch, packed) and self._graphs.fits(packed):
                 self._graphs.launch(packed, next_draws(batch.sampling))
-                return self._fetched(len(batch.rows), {})
-            return self._launch_eagerly(packed, batch)
+                logits = self._graphs.logits[: len(batch.rows)]
+            else:
+                logits = self._launch_eagerly(packed, batch.sampling, len(others))
+            return self._fetched(len(batch.sampling), self._sampled_here(logits, batch.sampling, others, masks))
 
     def parts(self) -> dict[str, tuple[object, str]]:
         """What `launch` consists of: by name, the object and its method that does it."""
@@ -74,9 +78,8 @@ class DeviceRunner:
         """Triton launches on the current device, which is each thread's own, and there an event is recorded."""
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
-    def _launch_eagerly(self, packed: PackedBatch, batch: ScheduledBatch) -> InFlight:
-        others = [row for row in batch.rows if row.samples and not row.sequence.runs_ahead]
-        masks = self._masks.begin(others)
+    def _launch_eagerly(self, packed: PackedBatch, sampling: list[Sequence], num_others: int) -> torch.Tensor:
+        """Logits [S, vocab_size] of the rows that sample."""
         inputs = packed.on(self._device)
         if (packed.input_ids < 0).any():
             inputs = dataclasses.replace(inputs, input_ids=known_tokens(inputs.input_ids, self.tokens))
@@ -84,11 +87,10 @@ class DeviceRunner:
         if inputs.prompt_pieces:
             rate_prompts(logits, inputs.prompt_pieces)
             logits = logits[list(inputs.sampling_logits)]
-        sampling = batch.sampling
-        if len(others) < len(sampling):
+        if num_others < len(sampling):
             rows = SamplingRows.of(next_draws(sampling), self._device)
             self.sampler.sample(logits, rows, out=self.tokens[: len(sampling)])
-        return self._fetched(len(sampling), self._sampled_here(logits, sampling, others, masks))
+        return logits
 
     def _sampled_here(
         self, logits: torch.Tensor, sampling: list[Sequence], others: list[ScheduledRow], masks: RowMasks | None
@@ -97,7 +99,7 @@ class DeviceRunner:
         if not others:
             return {}
         places = [place for place, sequence in enumerate(sampling) if not sequence.runs_ahead]
-        own = logits if len(places) == len(sampling) else logits[places]
+        own = (logits if len(places) == len(sampling) else logits[places]).float()
         return dict(zip(places, self._host_sampler.sample_rows(own, others, masks), strict=True))
 
     def _fetched(self, num_rows: int, known: Mapping[int, list[SampledToken]]) -> InFlight:
@@ -138,8 +140,6 @@ def next_draws(sequences: list[Sequence]) -> list[Draw]:
     ]
 
 
-def _is_plain_decode(batch: ScheduledBatch, packed: PackedBatch) -> bool:
-    """Each row has one token, the next one is chosen on the device, and nothing else is asked."""
-    return not packed.prompt_pieces and all(
-        row.samples and row.num_tokens == 1 and row.sequence.runs_ahead for row in batch.rows
-    )
+def _is_decode(batch: ScheduledBatch, packed: PackedBatch) -> bool:
+    """Each row has one token, and asks for the next."""
+    return not packed.prompt_pieces and all(row.samples and row.num_tokens == 1 for row in batch.rows)

@@ -38,18 +38,28 @@ def prepared_runner(
         tune(products_of(decoder), like, DeviceTime(decoder.device))
     runner = DeviceRunner(decoder, limits, end_token_ids)
     if on_gpu and config.cuda_graphs:
-        _record(runner, decoder.device, limits, report)
+        _record(runner, decoder, limits, report)
     overlap = "each step is made ready while the one before it runs" if config.overlap else "each step is waited for"
     logger.info("%s; %s", "decode steps are CUDA graphs" if runner.has_graphs else "no CUDA graphs", overlap)
     return runner, runner.launch if config.overlap else None
 
 
-def _record(runner: DeviceRunner, device: torch.device, limits: Limits, report: Callable[[str], None]) -> None:
+def _record(runner: DeviceRunner, decoder: Decoder, limits: Limits, report: Callable[[str], None]) -> None:
+    """Without graphs the runner launches each kernel: slower, and right."""
     if not is_capturable(runner.forward):
         logger.info("no CUDA graphs: they take the fused decoder with the attention backend triton")
         return
     report("recording CUDA graphs")
     max_blocks = limits.max_num_seqs * -(-limits.max_model_len // limits.block_size)
-    graphs = DecodeGraphs(runner.forward, runner.sampler, runner.tokens, max_blocks, CudaCapture(device))
-    graphs.capture()
+    # products of float16 come out in float32 (PlainProjection)
+    dtype = torch.float32 if decoder.dtype == torch.float16 else decoder.dtype
+    logits = torch.empty(limits.max_num_seqs, decoder.vocab_size, dtype=dtype, device=decoder.device)
+    capture = CudaCapture(decoder.device)
+    try:
+        graphs = DecodeGraphs(runner.forward, runner.sampler, runner.tokens, logits, max_blocks, capture)
+        graphs.capture()
+    except RuntimeError as error:  # out of memory, or a launch that this torch does not record
+        why = str(error).splitlines()[0]
+        logger.warning("no CUDA graphs, and so slower decode steps: %s (--no-cuda-graphs does not try)", why)
+        return
     runner.use(graphs)
