@@ -28,7 +28,8 @@ _MINUTES, _DRY_MINUTES = 7.5, 30.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 all parts that could run did, 1 one failed or nothing could be measured, 130 Ctrl-C."""
+    """The exit status: 0 all parts that could run did, 1 one failed or nothing could be measured, 2 no such parts, 130
+    Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(given)
     args.seed = new_seed() if args.seed is None else args.seed
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, given: list[str], scale: Scale, missing: list[str], scratch: Path) -> int:
     parts = _chosen(Plan(scale, scratch / "models", args.seed).parts(), args.parts)
+    if not parts:
+        _say(f"no part's name contains any of {args.parts}: --list shows the names")
+        return 2
     if args.list:
         print("\n".join(f"{part.budget_s:4.0f} s  {part.name}" for part in parts))
         return 0

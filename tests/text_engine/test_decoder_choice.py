@@ -156,7 +156,7 @@ def test_fp8_where_it_can_be_had(
 
 
 def test_fp8_is_refused_by_name_elsewhere(tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedError, match=r"--quantization fp8 cannot be had: a cpu is no GPU\. Leave it out"):
+    with pytest.raises(UnsupportedError, match=r"--quantization fp8 cannot be had: cpu is no GPU\. Leave it out"):
         load(tiny_models["llama"], quantization="fp8")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     with pytest.raises(UnsupportedError, match="cannot be had: the GPU is older than Ada and Hopper"):

@@ -73,3 +73,10 @@ def test_a_whole_dry_run(tmp_path: Path) -> None:
     assert not_here <= {f"tiny, {case}" for case in ("fp8 weights", "attention varlen", "attention flash")}
     (greedy,) = [each for each in result["measurements"] if each["workload"] == GREEDY and each["case"] == "default"]
     assert greedy["figures"][EQUAL] == 100.0
+
+
+def test_parts_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    refused = run("--dry", "--parts", "nonsense", "--output", str(tmp_path))
+    assert refused.returncode == 2
+    assert "nonsense" in refused.stdout + refused.stderr
+    assert not list(tmp_path.iterdir())

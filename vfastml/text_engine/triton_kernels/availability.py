@@ -41,7 +41,7 @@ def _compiles_c() -> bool:
 def missing_for_fp8(device: torch.device) -> str | None:
     """What the device lacks for products in 8-bit floats, in a few words; None if it should have them."""
     if device.type != "cuda":
-        return f"a {device.type} is no GPU"
+        return f"{device.type} is no GPU"
     if torch.cuda.get_device_capability(device) < _LEAST_FOR_FP8:
         return "the GPU is older than Ada and Hopper"
     if not hasattr(torch, "_scaled_mm"):
