@@ -86,10 +86,9 @@ class BlockManager:
         """KV of the next `num_tokens` tokens is in the cache, for whatever is computed from now on: blocks that became
         full can be found by others, as soon as their tokens are known."""
         sequence.num_computed += num_tokens
-        num_known = min(sequence.num_computed, len(sequence.tokens))
-        if not self._caching or num_known < (sequence.num_registered + 1) * self.block_size:
+        if not self._caching or sequence.num_computed < (sequence.num_registered + 1) * self.block_size:
             return
-        num_full = num_known // self.block_size
+        num_full = min(sequence.num_computed, len(sequence.tokens)) // self.block_size
         self._hash_blocks(sequence, num_full)
         while sequence.num_registered < num_full:
             self._register(sequence, sequence.num_registered)

@@ -240,7 +240,7 @@ def _take_out(ordered: list[Sequence], sequence: Sequence) -> bool:
 
 def _row(sequence: Sequence, budget: int) -> ScheduledRow:
     """As many of its tokens as the budget allows."""
-    num_uncomputed = sequence.num_uncomputed
+    num_uncomputed = len(sequence.tokens) + sequence.num_pending - sequence.num_computed  # for each row of each step
     if num_uncomputed > _MOST_RATED and sequence.prompt_scores is not None:
         budget = min(budget, _MOST_RATED)
     return ScheduledRow(sequence, min(num_uncomputed, budget), num_uncomputed <= budget)
