@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.text_engine.triton_kernels.compiler_process import compiled_by
 
 OF_FP8 = "_quantize_kernel"
 
 
 def compiled(folder: Path, capability: int, dtype: str) -> dict[str, dict[str, int]]:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.text_engine.triton_kernels.compile_layers", str(capability), dtype],
-        env={**environment, "TRITON_CACHE_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return {line.pop("kernel"): line for line in map(json.loads, run.stdout.splitlines())}
+    return {line.pop("kernel"): line for line in compiled_by("compile_layers", folder, capability, dtype)}
 
 
 def test_steps_of_other_sizes_need_no_other_kernels(tmp_path: Path) -> None:

@@ -3,16 +3,13 @@ prepared_runner.py."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.text_engine.triton_kernels.compiler_process import compiled_by
 from vfastml.text_engine.triton_kernels.skinny_product import TILINGS
 
 KIB = 1024
@@ -22,17 +19,8 @@ PRODUCT, SILU_MUL = "_product_kernel", "_silu_mul_kernel"
 
 def compiled(folder: Path, capability: int, dtype: str) -> dict[str, list[dict[str, Any]]]:
     """By the kernel, what its tilings came to."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.text_engine.triton_kernels.compile_skinny", str(capability), dtype],
-        env={**environment, "TRITON_CACHE_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
     tilings: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in map(json.loads, run.stdout.splitlines()):
+    for line in compiled_by("compile_skinny", folder, capability, dtype):
         tilings[line["kernel"]].append(line)
     return tilings
 
