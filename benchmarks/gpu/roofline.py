@@ -30,8 +30,3 @@ def step_bytes(folder: Path, bytes_per_number: int, sequences: int, context: flo
     """That a decode step of so many sequences, of so many tokens each, reads."""
     kv_bytes = sequences * context * kv_bytes_per_token(folder, bytes_per_number)
     return weight_bytes_per_step(folder, bytes_per_number) + kv_bytes
-
-
-def share_percent(step_gb: float, seconds: float, memory_gb_per_s: float) -> float:
-    """Of the memory's speed."""
-    return 100 * step_gb / seconds / memory_gb_per_s

@@ -106,11 +106,6 @@ class Sequence:
         return len(self.tokens) + self.num_pending
 
     @property
-    def num_uncomputed(self) -> int:
-        """Tokens that have no KV yet; at least 1 while the sequence runs, 0 while it is held."""
-        return self.length - self.num_computed
-
-    @property
     def runs_ahead(self) -> bool:
         """Its next token is chosen without looking at what it has so far, and no others split off with it: so the step
         after the next can be launched before anybody knows the token."""
