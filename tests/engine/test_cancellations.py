@@ -17,7 +17,7 @@ from vfastml.engine.dispatch_replies import CancelResult
 from vfastml.engine.dispatch_requests import CancelByHandleReq, TextGenerationReq
 from vfastml.engine.request_handles import REQUEST_NAME, handle_of
 from vfastml.engine.server_table import ServerState
-from vfastml.engine.tenant import TENANT
+from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.engine.wire import SEND_QUEUE_MESSAGES, decode_request
 from vfastml.errors import InternalServerTooBusyError
 
@@ -28,7 +28,7 @@ def text(request_id: str = "r1", **fields) -> TextGenerationReq:
 
 @contextlib.contextmanager
 def caller(tenant: bytes) -> Iterator[None]:
-    before = TENANT.set(tenant)
+    before = TENANT.set(Tenant("any", tenant))
     try:
         yield
     finally:

@@ -8,11 +8,11 @@ import pytest
 
 from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq
 from vfastml.engine.request_handles import REQUEST_NAME, HandleIndex, handle_of, with_handles
-from vfastml.engine.tenant import TENANT
+from vfastml.engine.tenant import TENANT, Tenant
 
 
 def handle_for(tenant: bytes | None, name: str) -> str:
-    before = TENANT.set(tenant)
+    before = TENANT.set(None if tenant is None else Tenant("any", tenant))
     try:
         return handle_of(name)
     finally:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq
-from vfastml.engine.tenant import TENANT, kept_apart
+from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 
 
 def text(salt: str = "") -> TextGenerationReq:
@@ -14,13 +14,13 @@ def text(salt: str = "") -> TextGenerationReq:
 
 @pytest.fixture
 def tenant():
-    before = TENANT.set(b"first")
+    before = TENANT.set(Tenant("one", b"first"))
     yield
     TENANT.reset(before)
 
 
 def salt_for(tenant: bytes, salt: str) -> str:
-    before = TENANT.set(tenant)
+    before = TENANT.set(Tenant("any", tenant))
     try:
         return kept_apart(text(salt)).cache_salt
     finally:
@@ -40,9 +40,10 @@ def test_tenants_share_no_salt_and_keep_their_own():
 
 
 @pytest.mark.usefixtures("tenant")
-def test_only_the_salt_changes():
+def test_only_salt_and_share_change():
     kept = kept_apart(TextGenerationReq(request_id="r1", prompt="one two", n=2, stream=False, cache_salt="mine"))
     assert (kept.request_id, kept.prompt, kept.n, kept.stream) == ("r1", "one two", 2, False)
+    assert (len(kept.share), kept.share_weight) == (32, 1.0)
     other = OneShotReq(request_id="r1")
     assert kept_apart(other) is other
 
@@ -55,7 +56,7 @@ async def test_the_engine_keeps_callers_apart_in_tasks_too(start_server, start_e
         return await engine.dispatch(TextGenerationReq(request_id=request_id, prompt="one two")).get_result()
 
     await ask("nobody")
-    before = TENANT.set(b"first")
+    before = TENANT.set(Tenant("one", b"first"))
     background = asyncio.create_task(ask("first"))
     TENANT.reset(before)
     await background

@@ -65,6 +65,9 @@ async def test_load(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> No
         "chunked_prefills": 0,
         "prefix_hit_tokens": 32,
         "steps": 18,
+        "prefix_query_tokens": 0,
+        "prompt_tokens": 0,
+        "generated_tokens": 0,
     }
     assert [server["endpoint"] for server in servers] == ["tcp://127.0.0.1:6500", "tcp://127.0.0.1:6501"]
     assert servers[0]["state"] == "live"

@@ -18,11 +18,12 @@ from vfastml.engine.dispatch_requests import Join, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.open_requests import OpenRequests
 from vfastml.engine.request_handles import handle_of, with_handles
+from vfastml.engine.request_observer import RequestObserver
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
-from vfastml.engine.tenant import kept_apart
+from vfastml.engine.tenant import TENANT, kept_apart
 from vfastml.engine.wire import PROTOCOL, DamagedError, decode_reply, encode_request
-from vfastml.errors import InternalServerTooBusyError
+from vfastml.errors import InternalServerTooBusyError, VFastMLError
 from vfastml.utils.rare_warning import RareWarning
 
 _log = logging.getLogger(__name__)
@@ -42,8 +43,8 @@ class DispatchEngine:
     the event loop that `start` ran on.
 
     A request that no server can take yet is held for up to `hold_s` seconds, `max_held` of them at a time. A server
-    whose model has not moved for `max_step_age_s` seconds is given up until it moves again. `clock` gives monotonic
-    seconds.
+    whose model has not moved for `max_step_age_s` seconds is given up until it moves again. `observers` are told of
+    each request, in their order. `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -53,9 +54,11 @@ class DispatchEngine:
         hold_s: float = 30.0,
         max_held: int = 256,
         max_step_age_s: float = MAX_STEP_S,
+        observers: Sequence[RequestObserver] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = tuple(endpoints)
+        self._observers = tuple(observers)
         self._clock = clock
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
         self._table = ServerTable(self._endpoints, protocol=PROTOCOL, now=clock(), max_step_age_s=max_step_age_s)
@@ -106,8 +109,15 @@ class DispatchEngine:
             raise RuntimeError("the dispatch engine is not running")
         if threading.get_ident() != self._thread:
             raise RuntimeError("dispatch() belongs to the event loop's thread: make its route `async def`")
-        task = DispatchTask(kept_apart(with_handles(request)), self._requests.cancel)
-        self._requests.add(task)
+        own = kept_apart(with_handles(request))
+        task = DispatchTask(own, self._requests.cancel, self._observers, TENANT.get())
+        try:
+            for observer in self._observers:
+                observer.on_dispatched(task)
+        except VFastMLError as error:
+            task.fail(error)
+        else:
+            self._requests.add(task)
         return task
 
     async def cancel_by_name(self, name: str) -> bool:

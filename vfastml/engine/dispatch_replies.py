@@ -74,6 +74,11 @@ class Load(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Steps' rows that computed a part of a prompt and left the rest for a later step."""
     prefix_hit_tokens: int = 0
     steps: int = 0
+    prefix_query_tokens: int = 0
+    """Prompt tokens that the prefix cache was asked for; prefix_hit_tokens of them were there."""
+    prompt_tokens: int = 0
+    """That have been computed, those of sequences that came back from preemption too."""
+    generated_tokens: int = 0
 
 
 class Status(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -109,6 +114,21 @@ class Timings(msgspec.Struct, array_like=True, frozen=True, gc=False):
     first_token_s: float = 0.0
     """From arrival to the first token."""
     total_s: float = 0.0
+    num_preemptions: int = 0
+    """How often a choice or beam of the request lost its blocks and was computed anew."""
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Something that happened to a request in the engine."""
+
+    name: str
+    """`scheduled`, `prefilled`, `preempted`, `resumed`, `first_token` ..."""
+    at_s: float
+    """Since the request's arrival in the model server."""
+    index: int = 0
+    """Of the choice or beam."""
+    num_tokens: int = 0
+    """That it is about."""
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -180,6 +200,8 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     tool_calls: list[ToolCallPiece] | None = None
     score: float | None = None
     """Of a beam, in its last delta: see BeamSearch.length_penalty."""
+    num_tokens: int = 0
+    """Generated ones that this delta is made of, those without text too."""
 
 
 class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -188,6 +210,8 @@ class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True)
     request_id: str
     usage: Usage = Usage()
     timings: Timings = Timings()
+    marks: list[Mark] = []
+    """In order, for a request with `is_traced`; not more than a few hundred."""
 
 
 class Failed(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):

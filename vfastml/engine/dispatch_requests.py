@@ -252,6 +252,12 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     """What the model thinks goes into `Delta.reasoning` instead of `Delta.text`, where it marks it."""
     handles: list[str] = []
     """Any of them stops it, by CancelByHandleReq. Before it is dispatched: names, of which dispatching makes them."""
+    share: str = ""
+    """Requests of one share have their part of a busy model together, whatever their number."""
+    share_weight: float = 1.0
+    """How large that part is, beside others; positive."""
+    is_traced: bool = False
+    """Fill `Finished.marks`."""
 
     def __post_init__(self) -> None:
         if self.forward_params is not None:

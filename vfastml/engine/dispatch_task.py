@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Terminal, Timings, Usage
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import ANSWER_TO, DispatchRequestResult, error_in, result_of
 from vfastml.engine.merged_deltas import merged_by_choice
 from vfastml.engine.progress import Progress
+from vfastml.engine.request_observer import RequestObserver
+from vfastml.engine.tenant import Tenant
 from vfastml.errors import InternalServerError, VFastMLError
 
 _MANY_WAITING = 32
@@ -24,16 +27,28 @@ class DispatchTask:
     `add_...`, `finish` and `fail` are for the engine that made the task; all is for the event loop's thread.
     """
 
-    def __init__(self, request: WorkReq, on_cancel: Callable[[DispatchTask], None]) -> None:
+    def __init__(
+        self,
+        request: WorkReq,
+        on_cancel: Callable[[DispatchTask], None],
+        observers: Sequence[RequestObserver] = (),
+        tenant: Tenant | None = None,
+    ) -> None:
         if type(request) not in ANSWER_TO:
             raise TypeError(f"a {type(request).__name__} cannot be dispatched")
-        self.request = request
-        self.request_id = request.request_id
+        self.request: WorkReq = request
         self.model: str | None = None
         """The served id of the model, from the moment that a server was picked."""
+        self.tenant = tenant
+        self.endpoint: str | None = None
+        """Of the model server that it was sent to last."""
+        self.dispatched_s = time.monotonic()
         self.usage: Usage | None = None
         self.timings: Timings | None = None
+        self.num_generated_tokens = 0
+        """That have come so far, of all choices."""
         self._on_cancel = on_cancel
+        self._observers = observers
         self._accepted: Accepted | None = None
         self._deltas: list[Delta] = []
         self._merge_beyond = _MANY_WAITING
@@ -43,6 +58,11 @@ class DispatchTask:
         """Told when a delta or the end has come. The tasks of one response share one: see Arrivals."""
         self._accepted_or_ended = asyncio.Event()
         self._ended = asyncio.Event()
+
+    @property
+    def request_id(self) -> str:
+        """Of the request."""
+        return self.request.request_id
 
     async def accepted(self) -> Accepted:
         """Wait until a server has validated and queued the request. Raises its VFastMLError if it failed first."""
@@ -89,15 +109,30 @@ class DispatchTask:
         return taken
 
     @property
+    def num_prompt_tokens(self) -> int:
+        """0 until a server has accepted it."""
+        return 0 if self._accepted is None else self._accepted.prompt_tokens
+
+    @property
+    def answer(self) -> Terminal | None:
+        """The server's terminal, unless it is an error."""
+        return self._answer
+
+    @property
     def error(self) -> VFastMLError | None:
         """What it failed with, if it has."""
         return self._error
 
     def add_accepted(self, accepted: Accepted) -> None:
         self._accepted = accepted
+        for observer in self._observers:
+            observer.on_accepted(self)
         self._accepted_or_ended.set()
 
     def add_delta(self, delta: Delta) -> None:
+        self.num_generated_tokens += delta.num_tokens
+        for observer in self._observers:
+            observer.on_delta(self, delta)
         self._deltas.append(delta)
         if len(self._deltas) > self._merge_beyond:
             self._deltas = merged_by_choice(self._deltas)
@@ -111,16 +146,24 @@ class DispatchTask:
             self.fail(error)
         else:
             self._answer = answer
-            self._end()
+            if isinstance(answer, Finished):
+                self.usage, self.timings = answer.usage, answer.timings
+            self._settle()
 
     def fail(self, error: VFastMLError) -> None:
         """The terminal, as the gateway decided it."""
         self._error = error
-        self._end()
+        self._settle()
+
+    def _settle(self) -> None:
+        """What it came to is settled; the end is shown once all that watch have noted it."""
+        waits = [wait for observer in self._observers if (wait := observer.on_ended(self)) is not None]
+        if waits:
+            asyncio.gather(*waits, return_exceptions=True).add_done_callback(lambda _: self._end())
+        else:
+            self._end()
 
     def _end(self) -> None:
-        if isinstance(self._answer, Finished):
-            self.usage, self.timings = self._answer.usage, self._answer.timings
         self._ended.set()
         self._accepted_or_ended.set()
         self.progress.note()

@@ -23,6 +23,7 @@ def merged(deltas: Sequence[Delta]) -> Delta:
         prompt_logprobs=_joined([delta.prompt_logprobs for delta in deltas]),
         reasoning="".join([delta.reasoning for delta in deltas]),
         tool_calls=_joined_calls([delta.tool_calls for delta in deltas]),
+        num_tokens=sum([delta.num_tokens for delta in deltas]),
     )
 
 

@@ -182,6 +182,7 @@ class OpenRequests:
         while (endpoint := self._table.pick(name, without=tried)) is not None:
             if place.frame is not None and self._send(endpoint, place.frame):
                 place.task.model = self._table.model_id(endpoint, name)
+                place.task.endpoint = endpoint
                 self._assign(place, endpoint)
                 return True
             tried.add(endpoint)

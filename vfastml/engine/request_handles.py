@@ -25,7 +25,8 @@ _HANDLE_CHARS = 32
 
 def handle_of(name: str) -> str:
     """What the caller's requests of that name have among their handles."""
-    secret = TENANT.get() or b""
+    tenant = TENANT.get()
+    secret = b"" if tenant is None else tenant.secret
     return hmac.digest(secret, name.encode(errors="surrogatepass"), "sha256").hex()[:_HANDLE_CHARS]
 
 

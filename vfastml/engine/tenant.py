@@ -1,22 +1,41 @@
-"""On whose behalf requests are dispatched: who lets callers in says it, and dispatching keeps their caches apart."""
+"""On whose behalf requests are dispatched: who lets callers in says it, and dispatching keeps tenants apart, their
+caches and their shares of a model's time."""
 
 from __future__ import annotations
 
 import hmac
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 import msgspec
 
 from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 
-TENANT: ContextVar[bytes | None] = ContextVar("vfastml.tenant", default=None)
-"""A secret of the caller that this task, and those that it starts, work for; None: nobody in particular."""
+_SHARE_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who calls: the owner of one API key. Two are the same if their secrets are."""
+
+    name: str = field(compare=False)
+    """Of the key, as operators know it: for books, logs and metrics."""
+    secret: bytes = field(repr=False)
+    """The key's digest. Neither it nor the name ever reaches a model server."""
+    weight: float = field(default=1.0, compare=False)
+    """Of this tenant's share of a busy model, beside the shares of others."""
+
+
+TENANT: ContextVar[Tenant | None] = ContextVar("vfastml.tenant", default=None)
+"""Whom this task, and those that it starts, work for; None: nobody in particular."""
 
 
 def kept_apart(request: WorkReq) -> WorkReq:
-    """The request, with a cache salt that only requests of the same tenant can have, whatever salt they ask for."""
+    """The request, with a cache salt that only requests of the same tenant can have, whatever salt they ask for, and
+    with the share of the model's time that it counts for."""
     tenant = TENANT.get()
     if tenant is None or not isinstance(request, TextGenerationReq):
         return request
-    salt = hmac.digest(tenant, request.cache_salt.encode(errors="surrogatepass"), "sha256").hex()
-    return msgspec.structs.replace(request, cache_salt=salt)
+    salt = hmac.digest(tenant.secret, request.cache_salt.encode(errors="surrogatepass"), "sha256").hex()
+    share = hmac.digest(tenant.secret, b"share", "sha512").hex()[:_SHARE_CHARS]
+    return msgspec.structs.replace(request, cache_salt=salt, share=share, share_weight=tenant.weight)

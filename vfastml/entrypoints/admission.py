@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vfastml.engine.tenant import TENANT
+from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.auth import is_probe
 from vfastml.entrypoints.cancel import is_cancel
 from vfastml.errors import RateLimitError
@@ -50,10 +50,10 @@ class _Places:
         self._most = most
         self._most_per_key = most_per_key
         self._open = 0
-        self._open_of: Counter[bytes] = Counter()
+        self._open_of: Counter[Tenant] = Counter()
 
     @contextlib.contextmanager
-    def one(self, key: bytes | None) -> Iterator[None]:
+    def one(self, key: Tenant | None) -> Iterator[None]:
         self._check(key)
         self._count(key, 1)
         try:
@@ -61,13 +61,13 @@ class _Places:
         finally:
             self._count(key, -1)
 
-    def _check(self, key: bytes | None) -> None:
+    def _check(self, key: Tenant | None) -> None:
         if self._open >= self._most:
             raise RateLimitError(f"The server has as many {self._what} open as it takes.", retry_after_s=_RETRY_AFTER_S)
         if key is not None and 0 < self._most_per_key <= self._open_of[key]:
             raise RateLimitError(f"This API key has as many {self._what} open as it may.", retry_after_s=_RETRY_AFTER_S)
 
-    def _count(self, key: bytes | None, change: int) -> None:
+    def _count(self, key: Tenant | None, change: int) -> None:
         self._open += change
         if key is not None:
             self._open_of[key] += change

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vfastml.engine.tenant import TENANT
+from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.root_path import route_path
 from vfastml.errors import AuthenticationError
 
@@ -24,11 +24,11 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def owner(self, candidate: bytes) -> bytes | None:
-        """The digest of the key that was offered, or None. All keys are always compared: timing tells nothing."""
+    def owner(self, candidate: bytes) -> Tenant | None:
+        """Whose key was offered, or None. All keys are always compared: timing tells nothing."""
         offered = _digest(candidate)
         found = [digest for digest in self._digests if hmac.compare_digest(offered, digest)]
-        return found[0] if found else None
+        return Tenant(f"key-{found[0].hex()[:8]}", found[0]) if found else None
 
 
 def is_probe(scope: Scope) -> bool:
@@ -61,7 +61,7 @@ class AuthMiddleware:
         finally:
             TENANT.reset(before)
 
-    def _tenant(self, scope: Scope) -> bytes:
+    def _tenant(self, scope: Scope) -> Tenant:
         offered = list(_offered_keys(scope))
         owners = [owner for owner in map(self.keys.owner, offered) if owner is not None]
         if owners:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.response_store import ResponseStore, StoredResponse
 
-ANN, BOB = b"ann", b"bob"
+ANN, BOB = Tenant("ann", b"ann"), Tenant("bob", b"bob")
 
 
 class Clock:
@@ -22,7 +23,7 @@ def stored(name: str, num_bytes: int = 10) -> StoredResponse:
     return StoredResponse(name, b"x" * num_bytes, (), b"", in_background=False)
 
 
-def kept(store: ResponseStore, owner: bytes, names: str) -> str:
+def kept(store: ResponseStore, owner: Tenant | None, names: str) -> str:
     return "".join(name for name in names if store.get(owner, name) is not None)
 
 

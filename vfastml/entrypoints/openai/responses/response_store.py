@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.limits import MAX_STORED_BYTES, MAX_STORED_RESPONSES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 
 STORED_S = 24 * 3600.0
 """How long a response is kept after it was last asked for."""
 
-Owner = bytes | None
+Owner = Tenant | None
 """The caller's tenant: see engine/tenant.py."""
 
 
