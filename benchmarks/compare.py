@@ -65,7 +65,7 @@ class Comparison:
         levels = [Level(math.inf, concurrency) for concurrency in args.concurrency]
         self._plan = Plan(workload_of(args), levels, args.repeats, args.num_prompts, args.warmup, args.seed)
         self._logs = Path(tempfile.mkdtemp(prefix="benchmarks-compare-"))
-        asker = Asker(self._plan, args.endpoint, args.timeout, console)
+        asker = Asker(self._plan, args.endpoint, args.timeout, console, args.api_key)
         self._lineup = line_up(args, self._task(), asker, self._logs)
         self._failed: set[str] = set()
 
@@ -198,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", type=named, action="append", default=[], metavar="NAME=URL", help="a server that runs; repeatable")
     variant = "this server once more, with these flags; repeatable"
     add("--variant", type=named, action="append", default=[], metavar="NAME=FLAGS", help=variant)
+    add("--api-key", metavar="KEY", help="sent to all as a bearer token, for a variant that asks for one; never stored")
     add("--vllm", metavar="PATH", help="the command vllm, where it is not in PATH")
     add("--llama-server", metavar="PATH", help="the command llama-server, where it is not in PATH")
     add("--gguf", type=Path, metavar="FILE", help="the model for llama.cpp")

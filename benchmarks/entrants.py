@@ -59,6 +59,8 @@ class Asker:
     endpoint: str
     timeout_s: float
     console: Console
+    api_key: str | None = None
+    """That each of them is sent: a server without keys takes any."""
 
     def measure(
         self, label: str, url: str, repeat: int, measured: Measured, level_begins: Callable[[], None] = lambda: None
@@ -70,7 +72,7 @@ class Asker:
     async def _measure(
         self, label: str, url: str, repeat: int, measured: Measured, level_begins: Callable[[], None]
     ) -> None:
-        address, rng = ServerAddress.parse(url), random.Random(self.plan.seed)
+        address, rng = ServerAddress.parse(url, self.api_key), random.Random(self.plan.seed)
         probed = await probe(address, self.endpoint, None, self.timeout_s, rng)
         measured.facts = probed.facts
         session = Session(probed, self.plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
     machine, date = this_machine(), datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     try:
         with (
-            running_processes(args.step_ms) as processes,
+            running_processes(args.step_ms, shlex.split(args.gateway_flags)) as processes,
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
             runs = runner.run(_measure_all(processes, args))
@@ -53,7 +54,12 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
     result = GatewayResult(
         date=date,
         command=["python", "-m", "benchmarks.gateway", *recorded(given)],
-        settings={"tokens": args.tokens, "step_ms": args.step_ms, "pinned": processes.pinned},
+        settings={
+            "tokens": args.tokens,
+            "step_ms": args.step_ms,
+            "pinned": processes.pinned,
+            "gateway_flags": args.gateway_flags,
+        },
         machine=machine,
         runs=runs,
     )
@@ -63,19 +69,21 @@ def _run(args: argparse.Namespace, given: list[str]) -> int:
 
 async def _measure_all(processes: GatewayProcesses, args: argparse.Namespace) -> list[GatewayRun]:
     """Every number of streams once, then all of them again."""
+    server = ServerAddress.parse(processes.url, args.api_key)
     endpoints = list(PATHS) if args.endpoint == "both" else [args.endpoint]
     for endpoint in endpoints:
-        await _measure(processes, endpoint, *_WARM_UP, repeat=0)
+        await _measure(processes, server, endpoint, *_WARM_UP, repeat=0)
     return [
-        await _measure(processes, endpoint, streams, args.tokens, repeat)
+        await _measure(processes, server, endpoint, streams, args.tokens, repeat)
         for repeat in range(1, args.repeats + 1)
         for streams in args.streams
         for endpoint in endpoints
     ]
 
 
-async def _measure(processes: GatewayProcesses, endpoint: str, streams: int, tokens: int, repeat: int) -> GatewayRun:
-    server = ServerAddress.parse(processes.url)
+async def _measure(
+    processes: GatewayProcesses, server: ServerAddress, endpoint: str, streams: int, tokens: int, repeat: int
+) -> GatewayRun:
     request = server.request("POST", PATHS[endpoint], _body(endpoint, tokens))
     measured = (processes.gateway, processes.model_server, psutil.Process())
     began, cpu_began = time.perf_counter(), [cpu_seconds(process) for process in measured]
@@ -121,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=positive, default=256, metavar="N", help="of each stream")
     add("--step-ms", type=float, default=2.0, metavar="MS", help="between two steps of the model; 0: as fast as it can")
     add("--endpoint", choices=(*PATHS, "both"), default="both", help="which API is asked")
+    add("--gateway-flags", default="", metavar="FLAGS", help="further flags of the gateway")
+    add("--api-key", metavar="KEY", help="sent as a bearer token; never stored")
     add("--repeats", type=positive, default=3, metavar="N", help="runs at each number of streams")
     add("--output", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="for the JSON and the picture")
     return parser

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -31,12 +31,12 @@ class GatewayProcesses:
 
 
 @contextlib.contextmanager
-def running_processes(step_ms: float) -> Iterator[GatewayProcesses]:
+def running_processes(step_ms: float, gateway_flags: Sequence[str] = ()) -> Iterator[GatewayProcesses]:
     """Stopped at the end. This process stays on the cores that the gateway does not have. Raises BenchmarkError."""
     http_port, rpc_port = free_port(), free_port()
     url = f"http://{HOST}:{http_port}"
     api_server = ["prebuilt_apps.openai.api_server", "--port", str(http_port)]
-    api_server += ["--model-server", f"tcp://{HOST}:{rpc_port}", "--log-level", "warning"]
+    api_server += ["--model-server", f"tcp://{HOST}:{rpc_port}", "--log-level", "warning", *gateway_flags]
     with contextlib.ExitStack() as stack:
         others, first = _split_cores()
         stack.callback(_pin, others | first)
