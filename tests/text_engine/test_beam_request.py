@@ -14,7 +14,7 @@ from tests.text_engine.faulty_runner import Fault, broken_by, no_memory_above
 from tests.text_engine.one_of import OneOf
 from vfastml.engine.dispatch_replies import Failed, Finished
 from vfastml.engine.dispatch_requests import BeamSearch, SamplingParams
-from vfastml.text_engine.beams import beam_request
+from vfastml.text_engine import request_history
 from vfastml.text_engine.scheduler import ScheduledBatch
 
 SAMPLING = SamplingParams(max_tokens=16, ignore_eos=True)
@@ -101,7 +101,7 @@ def test_search_that_runs_out_of_time_answers_with_what_it_has(folder: Path, mon
         def monotonic(self) -> float:
             return float(driver.engine.load().steps)
 
-    monkeypatch.setattr(beam_request, "time", Clock())
+    monkeypatch.setattr(request_history, "time", Clock())
     sampling = SamplingParams(max_tokens=16, ignore_eos=True, max_time=4.5)
     request_id = driver.add([5, 6], sampling, beams=BeamSearch(3), n=2)
     driver.run()

@@ -17,7 +17,7 @@ from tests.text_engine.engine_driver import Answer, EngineDriver
 from tests.tiny_models import byte_tokenizer
 from vfastml.engine.dispatch_replies import Delta, Failed, Finished, Limits
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq
-from vfastml.text_engine import open_request
+from vfastml.text_engine import open_request, request_history
 from vfastml.text_engine.batch_inputs import build_batch_inputs
 from vfastml.text_engine.detokenizer import Decode, Detokenizer, Vocabulary, WindowDetokenizer
 from vfastml.text_engine.encoded_request import EncodedRequest
@@ -173,7 +173,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr(open_request, "time", self)
+        monkeypatch.setattr(request_history, "time", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -227,7 +227,7 @@ def test_scores_are_sent_though_the_text_is_held_back() -> None:
     settled = settle_sampling(SamplingParams(stop=("hello world?",), output_scores=True), SamplingParams(), room=50)
     driver.engine.add(EncodedRequest(request, [A], settled))
     [delta] = driver.engine.step()
-    assert delta == Delta("r0", 0, "", None, None, None, [-float(HE)])
+    assert delta == Delta("r0", 0, "", None, None, None, [-float(HE)], num_tokens=1)
 
 
 def send(driver: EngineDriver, *, echo_text: str = "", tokens: tuple[int, ...] = (A, B), **fields: Any) -> Answer:

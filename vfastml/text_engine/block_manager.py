@@ -58,6 +58,10 @@ class BlockManager:
         sequence.num_registered = len(hits)
         return True
 
+    def looks_up(self, sequence: Sequence) -> bool:
+        """Whether the prefix cache is asked for its prompt."""
+        return self._caching and not sequence.needs_whole_prompt
+
     def num_owed(self, sequence: Sequence) -> int:
         """Blocks for its tokens that an admitted sequence does not hold yet."""
         return max(0, self._blocks_for(sequence.length) - len(sequence.block_table))
@@ -131,7 +135,7 @@ class BlockManager:
     def _cached_prefix(self, sequence: Sequence) -> list[int]:
         """Cached blocks for the front of the sequence; never all of it, because the last token must be computed to get
         logits."""
-        if not self._caching or sequence.needs_whole_prompt:
+        if not self.looks_up(sequence):
             return []
         num_usable = (len(sequence.tokens) - 1) // self.block_size
         self._hash_blocks(sequence, num_usable)

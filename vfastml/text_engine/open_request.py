@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
-from vfastml.engine.dispatch_replies import Delta, Finished, Timings, Usage
+from vfastml.engine.dispatch_replies import Delta, Finished, Usage
 from vfastml.text_engine.best_of import BestOf
 from vfastml.text_engine.choice import Choice, Ending
 from vfastml.text_engine.detokenizer import Vocabulary
 from vfastml.text_engine.encoded_request import EncodedRequest
+from vfastml.text_engine.request_history import RequestHistory
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.sequence import Sequence
 
@@ -24,8 +24,7 @@ class OpenRequest:
         self._open = {0: first}
         num_answers = encoded.num_answers
         self._best_of = None if num_answers is None else BestOf(encoded.num_choices, num_answers)
-        self._first_token_s: float | None = None
-        self._scheduled_s: float | None = None
+        self.history = RequestHistory(encoded)
 
     @property
     def open_sequences(self) -> Iterable[Sequence]:
@@ -37,17 +36,12 @@ class OpenRequest:
         self._open.update((sequence.index, sequence) for sequence in sequences)
         for sequence in sequences:
             self._choices[sequence.index] = Choice(sequence, self._encoded, self._vocabulary)
-
-    def note_scheduled(self) -> None:
-        """It is in the step that comes now, for the first time or again."""
-        if self._scheduled_s is None:
-            self._scheduled_s = time.monotonic()
+            self.history.mark("forked", sequence)
 
     def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> Delta | None:
         """Takes the sequence's newest token. What it returns is to be sent if it has no finish_reason, else `end` says
         what is."""
-        if self._first_token_s is None:
-            self._first_token_s = time.monotonic()
+        self.history.note_token(sequence)
         must_end = None
         if sequence.matcher is not None or sequence.sampling.max_time is not None:
             must_end = self._must_end(sequence)
@@ -78,22 +72,9 @@ class OpenRequest:
             cached_tokens=first.num_cached_tokens or 0,
             reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices.values()),
         )
-        return Finished(self._encoded.request_id, usage, self._timings())
+        return self.history.finished(first, usage)
 
     def _must_end(self, sequence: Sequence) -> Ending | None:
         if sequence.matcher is not None and sequence.matcher.is_over:
             return "stop"
-        return "length" if self._is_out_of_time(sequence.sampling.max_time) else None
-
-    def _is_out_of_time(self, max_time: float | None) -> bool:
-        if max_time is None or self._scheduled_s is None:
-            return False
-        return time.monotonic() - self._scheduled_s >= max_time
-
-    def _timings(self) -> Timings:
-        arrived = self._encoded.arrived_s
-        return Timings(
-            queued_s=(self._scheduled_s or arrived) - arrived,
-            first_token_s=(self._first_token_s or arrived) - arrived,
-            total_s=time.monotonic() - arrived,
-        )
+        return "length" if self.history.is_out_of_time(sequence.sampling.max_time) else None

@@ -24,6 +24,8 @@ class PendingDelta:
         self._keeps_logprobs = sampling.logprobs is not None
         self._has_details = self._keeps_ids or self._keeps_scores or self._keeps_logprobs
         self._owes_prompt = sampling.prompt_logprobs is not None
+        self._num_told = sequence.num_prompt_tokens
+        """Tokens of the sequence, its prompt's and those that were sent."""
         self._texts = [encoded.echo_text] if encoded.echo_text else []
         self._reasoning: list[str] = []
         self._tool_calls: list[ToolCallPiece] = []
@@ -66,8 +68,10 @@ class PendingDelta:
     def send(self, finish_reason: str | None = None, stop_reason: str | int | None = None, /) -> Delta:
         """All of it, which is not pending any more."""
         text, self._texts = "".join(self._texts), []
+        length = len(self._sequence.tokens)
+        num_tokens, self._num_told = length - self._num_told, length
         if not (self._has_details or self._owes_prompt or self._reasoning or self._tool_calls):
-            return Delta(self._request_id, self._index, text, None, finish_reason, stop_reason)
+            return Delta(self._request_id, self._index, text, None, finish_reason, stop_reason, num_tokens=num_tokens)
         token_ids = scores = logprobs = prompt = tool_calls = None
         reasoning = ""
         if self._keeps_ids:
@@ -93,4 +97,5 @@ class PendingDelta:
             prompt,
             reasoning,
             tool_calls,
+            num_tokens=num_tokens,
         )

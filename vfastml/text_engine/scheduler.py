@@ -39,6 +39,8 @@ class ScheduledBatch:
     copies: tuple[tuple[int, int], ...]
     admitted: tuple[Sequence, ...] = ()
     """Those of the rows that waited until now, for the first time or again."""
+    preempted: tuple[Sequence, ...] = ()
+    """Those that have lost their blocks since the step before. Some of them may have ended."""
 
     @property
     def sampling(self) -> list[Sequence]:
@@ -63,6 +65,11 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_chunked_prefills = 0
         self.num_prefix_hit_tokens = 0
+        self.num_prefix_query_tokens = 0
+        self.num_prompt_tokens = 0
+        """Computed ones; again after a preemption."""
+        self._preempted: list[Sequence] = []
+        """Since the last step was scheduled."""
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self._budget = max_num_batched_tokens
@@ -127,13 +134,18 @@ class Scheduler:
         while not rows and self.waiting and self._evict_held():  # held ones had the blocks or the seats
             self._schedule_waiting(rows, copies, budget)
         self.num_chunked_prefills += sum(not row.samples for row in rows)
-        return ScheduledBatch(tuple(rows), tuple(copies), tuple(row.sequence for row in rows[num_old:]))
+        preempted, self._preempted = tuple(self._preempted), []
+        return ScheduledBatch(tuple(rows), tuple(copies), tuple(row.sequence for row in rows[num_old:]), preempted)
 
     def commit(self, batch: ScheduledBatch) -> None:
         """The step has run or been launched: what it computes counts."""
         commit = self.blocks.commit
         for row in batch.rows:
-            commit(row.sequence, row.num_tokens)
+            sequence = row.sequence
+            num_left = sequence.num_prompt_tokens - sequence.num_computed
+            if num_left > 0:
+                self.num_prompt_tokens += min(num_left, row.num_tokens)
+            commit(sequence, row.num_tokens)
         if self._budget < self._max_num_batched_tokens:
             self._grow()
 
@@ -198,6 +210,7 @@ class Scheduler:
             if sequence.num_cached_tokens is None:  # coming back from preemption is no hit of a new prompt
                 sequence.num_cached_tokens = sequence.num_computed
                 self.num_prefix_hit_tokens += sequence.num_computed
+                self.num_prefix_query_tokens += sequence.num_prompt_tokens * self.blocks.looks_up(sequence)
             row = _row(sequence, budget)
             copies += self.blocks.extend(sequence, row.num_tokens)
             budget -= row.num_tokens
@@ -221,12 +234,16 @@ class Scheduler:
         if victim is None or (behind is not None and victim.order < behind.order):
             return False
         self.blocks.release(victim)
-        self.num_preemptions += 1
+        self._note_preempted(victim)
         return True
 
     def _wait_again(self, victim: Sequence) -> None:
         self.add(victim)
+        self._note_preempted(victim)
+
+    def _note_preempted(self, victim: Sequence) -> None:
         self.num_preemptions += 1
+        self._preempted.append(victim)
 
 
 def _take_out(ordered: list[Sequence], sequence: Sequence) -> bool:

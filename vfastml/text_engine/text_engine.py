@@ -69,6 +69,9 @@ class TextEngine:
         self._requests: dict[str, OpenRequest | BeamRequest] = {}
         self._arrivals = itertools.count()
         self._num_steps = 0
+        self._num_generated = 0
+        self._traced: set[str] = set()
+        """Requests whose parts of prompts are noted, too."""
 
     @property
     def has_work(self) -> bool:
@@ -90,6 +93,8 @@ class TextEngine:
             matcher=encoded.matcher,
         )
         self._requests[request.request_id] = self._open(encoded, sequence)
+        if request.is_traced:
+            self._traced.add(request.request_id)
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: str) -> bool:
@@ -97,6 +102,7 @@ class TextEngine:
         request = self._requests.pop(request_id, None)
         if request is None:
             return False
+        self._traced.discard(request_id)
         for sequence in request.open_sequences:
             self._scheduler.remove(sequence)
         return True
@@ -108,8 +114,7 @@ class TextEngine:
         if not self.has_work:
             return []
         batch = self._scheduler.schedule()
-        for sequence in batch.admitted:
-            self._requests[sequence.request_id].note_scheduled()
+        self._note_moves(batch)
         launched = self._begin(batch)
         replies = self._end_earlier()
         if not isinstance(launched, Exception):
@@ -135,6 +140,9 @@ class TextEngine:
             chunked_prefills=scheduler.num_chunked_prefills,
             prefix_hit_tokens=scheduler.num_prefix_hit_tokens,
             steps=self._num_steps,
+            prefix_query_tokens=scheduler.num_prefix_query_tokens,
+            prompt_tokens=scheduler.num_prompt_tokens,
+            generated_tokens=self._num_generated,
         )
 
     def check_integrity(self) -> None:
@@ -148,6 +156,13 @@ class TextEngine:
             return OpenRequest(encoded, self._vocabulary, sequence)
         return BeamRequest(encoded, search, self._vocabulary, sequence, self._end_token_ids)
 
+    def _note_moves(self, batch: ScheduledBatch) -> None:
+        for sequence in batch.preempted:
+            if (request := self._requests.get(sequence.request_id)) is not None:
+                request.history.note_preempted(sequence)
+        for sequence in batch.admitted:
+            self._requests[sequence.request_id].history.note_scheduled(sequence)
+
     def _begin(self, batch: ScheduledBatch) -> LaunchedStep | Exception:
         if not batch.rows:
             return LaunchedStep(batch, Done([]))
@@ -159,10 +174,19 @@ class TextEngine:
 
     def _commit(self, batch: ScheduledBatch) -> None:
         """The step is done or on its way, and so are its tokens."""
+        if self._traced:
+            self._note_prefills(batch)
         self._scheduler.commit(batch)
         for number, sequence in enumerate(batch.sampling):
             sequence.num_pending += 1
             sequence.pending_row = number
+
+    def _note_prefills(self, batch: ScheduledBatch) -> None:
+        for row in batch.rows:
+            sequence = row.sequence
+            is_prefill = row.num_tokens > 1 or sequence.num_computed < sequence.num_prompt_tokens
+            if is_prefill and sequence.request_id in self._traced:
+                self._requests[sequence.request_id].history.mark("prefilled", sequence, row.num_tokens)
 
     def _run(self, batch: ScheduledBatch) -> InFlight:
         return Done(self._runner.run(batch))
@@ -238,6 +262,7 @@ class TextEngine:
         """Gives the sequence, and its forks if this was its last prompt token, one token each; or a beam its
         candidates."""
         if isinstance(request, BeamRequest):
+            self._num_generated += 1
             replies += request.take(sequence, sampled, self._scheduler)
             self._close_if_ended(request, sequence.request_id, replies)
         elif sequence.forks:
@@ -263,6 +288,7 @@ class TextEngine:
         if choice.sampling.max_tokens == 0:
             return request.end_empty(choice)
         choice.tokens.append(sampled.token)
+        self._num_generated += 1
         if choice.matcher is not None and sampled.token not in self._end_token_ids:
             choice.matcher.accept(sampled.token)
         return request.push(choice, sampled, self._end_token_ids)
@@ -270,4 +296,5 @@ class TextEngine:
     def _close_if_ended(self, request: OpenRequest | BeamRequest, request_id: str, replies: StepReplies) -> None:
         if request.has_ended:
             del self._requests[request_id]
+            self._traced.discard(request_id)
             replies.append(request.finished())

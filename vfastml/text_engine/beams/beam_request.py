@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from functools import partial
 
-from vfastml.engine.dispatch_replies import Delta, Finished, Timings, Usage
+from vfastml.engine.dispatch_replies import Delta, Finished, Usage
 from vfastml.engine.dispatch_requests import BeamSearch
 from vfastml.text_engine.beams.beam_answers import BeamAnswers
 from vfastml.text_engine.beams.beam_endings import BeamEndings
@@ -14,6 +13,7 @@ from vfastml.text_engine.beams.beam_group import Beam, BeamGroup, Hypothesis
 from vfastml.text_engine.beams.hypothesis_tree import HypothesisTree
 from vfastml.text_engine.detokenizer import Vocabulary
 from vfastml.text_engine.encoded_request import EncodedRequest
+from vfastml.text_engine.request_history import RequestHistory
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.scheduler import Scheduler
 from vfastml.text_engine.sequence import Sequence
@@ -45,8 +45,7 @@ class BeamRequest:
         self._answers = BeamAnswers(encoded, prompt, vocabulary, end_token_ids)
         self._rows = [prompt]
         self._candidates: dict[Sequence, list[SampledToken]] = {}
-        self._scheduled_s: float | None = None
-        self._first_token_s: float | None = None
+        self.history = RequestHistory(encoded)
         for group in self._groups:
             group.begin(prompt)
         # A token may fall behind as many others as earlier groups can have chosen.
@@ -65,15 +64,9 @@ class BeamRequest:
         """All choices have been given out."""
         return not self._rows
 
-    def note_scheduled(self) -> None:
-        """It is in the step that comes now, for the first time or again."""
-        if self._scheduled_s is None:
-            self._scheduled_s = time.monotonic()
-
     def take(self, row: Sequence, candidates: list[SampledToken], scheduler: Scheduler) -> list[Delta]:
         """A beam's candidates, the best first. Returns what is to be sent now: nothing until all beams have theirs."""
-        if self._first_token_s is None:
-            self._first_token_s = time.monotonic()
+        self.history.note_token(row)
         scheduler.hold(row)
         self._candidates[row] = candidates
         if len(self._candidates) < len(self._rows):
@@ -94,12 +87,12 @@ class BeamRequest:
             cached_tokens=self._prompt.num_cached_tokens or 0,
             reasoning_tokens=self._answers.num_reasoning_tokens,
         )
-        return Finished(self._encoded.request_id, usage, self._timings())
+        return self.history.finished(self._prompt, usage)
 
     def _choose(self) -> None:
         """Each beam's next token, group by group."""
         taken: Counter[int] = Counter()
-        ending_of = partial(self._endings.of, out_of_time=self._is_out_of_time())
+        ending_of = partial(self._endings.of, out_of_time=self.history.is_out_of_time(self._max_time))
         for group in self._groups:
             if group.beams:
                 group.advance(self._candidates, taken, ending_of)
@@ -115,11 +108,14 @@ class BeamRequest:
         for row in [row for row in self._rows if row not in followers]:
             self._rows.remove(row)
             scheduler.remove(row)
+            if followers:  # at the end of a search all go
+                self.history.mark("dropped", row, row.num_generated)
         free = iter(sorted(set(range(self._width)) - {row.index for row in self._rows}))
         for row, (_, *others) in followers.items():
             for beam in others:
                 beam.sequence = scheduler.branch(row, next(free))
                 self._rows.append(beam.sequence)
+                self.history.mark("forked", beam.sequence, row.num_generated)
         self._reserve_seats()
         for beams in followers.values():
             for beam in beams:
@@ -142,19 +138,6 @@ class BeamRequest:
         if not found:
             raise RuntimeError("no token could follow any of the beams")
         return sorted(found, key=lambda hypothesis: -hypothesis.score)
-
-    def _is_out_of_time(self) -> bool:
-        if self._max_time is None or self._scheduled_s is None:
-            return False
-        return time.monotonic() - self._scheduled_s >= self._max_time
-
-    def _timings(self) -> Timings:
-        arrived = self._encoded.arrived_s
-        return Timings(
-            queued_s=(self._scheduled_s or arrived) - arrived,
-            first_token_s=(self._first_token_s or arrived) - arrived,
-            total_s=time.monotonic() - arrived,
-        )
 
 
 def _append(beam: Beam) -> None:
