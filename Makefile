@@ -115,6 +115,9 @@ test-torch: $(OTHER_TORCH)/.ready  ## run what is computed with another release 
 faults: $(READY_DEV)  ## make each fault of the table in docs/operations.md, and write down what was measured
 	$(BIN)/python -m pytest -m faults tests/faults --fault-table docs/operations.md $(ARGS)
 
+security: $(READY_DEV)  ## run the tests that prove the rules of docs/security.md, and write down which they are
+	$(BIN)/python -m pytest -m rule --security-table docs/security.md $(ARGS)
+
 chaos: $(READY_DEV)  ## break things at random under load, and check that every request has its one right end
 	$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -148,4 +151,4 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 clean:  ## remove the environment, builds and caches
 	rm -rf $(VENV) $(VENV)-torch-* $(CLIENTS) $(LM_EVAL) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images test-torch faults chaos fuzz soak lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images test-torch faults security chaos fuzz soak lint types format wheel images clean

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.service import Service, running
 
+pytest_plugins = ["tests.security.plugin"]
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in a test may depend on a hub
 os.environ.setdefault("VFASTML_MEASURE_LIMITS", "never")  # no service that a test starts depends on the machine's speed
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as vfastml.text_engine does, for tests that load torch before it

@@ -141,6 +141,7 @@ def test_another_key_cancels_nothing(pair: Pair) -> None:
 HOSTILE = ["..", "%00", "a\r\nb: c", "x" * 65, "x" * 30_000, "../../load", "日本", "' or 1=1", "*"]
 
 
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_a_name_that_nobody_has(pair: Pair, name: str) -> None:
     for client in (pair.service.http, pair.other.http):

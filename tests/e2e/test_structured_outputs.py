@@ -100,6 +100,7 @@ HOSTILE: dict[str, Any] = {
 }
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_ones_disturb_nobody(builtin_service: Service, name: str) -> None:
     client = builtin_service.openai(max_retries=0)

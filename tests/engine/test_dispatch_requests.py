@@ -60,6 +60,7 @@ def test_fields_and_their_order() -> None:
     assert msgspec.structs.asdict(TextGenerationForward()) == dict.fromkeys(VALUES)
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize(
     ("name", "bad"),
     [

@@ -32,6 +32,7 @@ def test_nobody_in_particular_gets_what_is_asked_for():
     assert kept_apart(request) is request
 
 
+@pytest.mark.rule("S11")
 def test_tenants_share_no_salt_and_keep_their_own():
     salts = [salt_for(tenant, asked) for tenant in (b"first", b"second") for asked in ("", "mine", "\ud800")]
     assert len(set(salts)) == 6
@@ -48,6 +49,7 @@ def test_only_salt_and_share_change():
     assert kept_apart(other) is other
 
 
+@pytest.mark.rule("S11")
 async def test_the_engine_keeps_callers_apart_in_tasks_too(start_server, start_engine):
     server = start_server()
     engine = await start_engine(server)

@@ -27,6 +27,7 @@ def _moved(bound: Any, inward: int, *, whole: bool) -> Any:
     return math.nextafter(bound, inward * math.inf) if inward else bound
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize(("name", "bound"), list(http_bounds()))
 def test_ranges_of_http_lie_within_the_table(name: str, bound: Any) -> None:
     body = CompletionsRequest(**{"prompt": ["hi"], "max_tokens": 2**31 - 1, name: bound})
@@ -34,6 +35,7 @@ def test_ranges_of_http_lie_within_the_table(name: str, bound: Any) -> None:
     assert checked(name, value) == value
 
 
+@pytest.mark.rule("S5")
 def test_each_number_of_http_has_a_range() -> None:
     whole = {"max_tokens", "min_tokens", "top_k", "seed", "n", "logprobs", "prompt_logprobs"}
     penalties = {"repetition_penalty", "frequency_penalty", "presence_penalty"}

@@ -100,12 +100,14 @@ replies = st.one_of(
 light = settings(max_examples=150, deadline=None)
 
 
+@pytest.mark.rule("S1")
 @light
 @given(requests)
 def test_request_round_trip(request):
     assert wire.decode_request(wire.encode_request(request)) == request
 
 
+@pytest.mark.rule("S1")
 @light
 @given(replies)
 def test_reply_round_trip(reply):
@@ -117,6 +119,7 @@ def refuses_cleanly(decode, frame: bytes) -> None:
         decode(frame)
 
 
+@pytest.mark.rule("S1")
 @light
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_cleanly(frame):
@@ -124,6 +127,7 @@ def test_garbage_is_refused_cleanly(frame):
     refuses_cleanly(wire.decode_reply, frame)
 
 
+@pytest.mark.rule("S1")
 @light
 @given(requests, replies, st.data())
 def test_damaged_messages_are_refused_cleanly(request, reply, data):
@@ -137,6 +141,7 @@ def test_damaged_messages_are_refused_cleanly(request, reply, data):
             refuses_cleanly(decode, wire.sealed(damaged))
 
 
+@pytest.mark.rule("S1")
 @light
 @given(requests.filter(lambda request: not isinstance(request, Join)), st.data())
 def test_no_byte_of_a_message_can_change_on_its_way(request, data):
@@ -170,6 +175,7 @@ def test_greetings_are_understood_by_every_version():
         assert msgspec.msgpack.decode(frame)[1] == 1
 
 
+@pytest.mark.rule("S1")
 @light
 @given(values)
 def test_values_of_no_known_tag_are_refused(value):
@@ -177,11 +183,13 @@ def test_values_of_no_known_tag_are_refused(value):
         wire.decode_reply(wire.sealed(msgspec.msgpack.encode(["Shutdown", value])))
 
 
+@pytest.mark.rule("S1")
 def test_deep_nesting_is_refused_cleanly():
     with pytest.raises(msgspec.DecodeError):
         wire.decode_request(wire.sealed(b"\x93\xaaOneShotReq\xa1r\x91" + b"\x91" * 200_000))
 
 
+@pytest.mark.rule("S1")
 @pytest.mark.parametrize("inputs", ["\ud800", 2**64, object(), {"a": [1, "\udfff"]}])
 def test_what_cannot_travel_is_an_invalid_request(inputs):
     with pytest.raises(InvalidRequestError):
@@ -206,6 +214,7 @@ def test_text_request_of_an_older_peer_is_understood():
     )
 
 
+@pytest.mark.rule("S1")
 @pytest.mark.parametrize(
     ("request_made", "place", "bad"),
     [

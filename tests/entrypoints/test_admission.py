@@ -102,6 +102,7 @@ async def test_the_bound_of_the_gateway_holds_for_all_keys_together() -> None:
         await service.let_go()
 
 
+@pytest.mark.rule("S3")
 async def test_a_wrong_key_takes_no_place_and_learns_nothing() -> None:
     async with busy(api_keys=("one",), max_open=1) as service:
         assert (await service.post("wrong")).status_code == 401
@@ -131,6 +132,7 @@ async def test_whatever_ends_a_request_frees_its_place() -> None:
         await service.let_go()
 
 
+@pytest.mark.rule("S4")
 async def test_a_refused_body_is_not_read() -> None:
     async with busy(max_open=1) as service:
         await service.hold(1)

@@ -46,6 +46,7 @@ def bearer(key: str) -> dict[str, bytes]:
     return {"authorization": b"Bearer " + key.encode()}
 
 
+@pytest.mark.rule("S3")
 async def test_every_route_but_the_probes_asks_for_a_key(gateway: Gateway, guarded: httpx.AsyncClient) -> None:
     routes = [(method, route.path) for route in gateway.build().routes for method in route.methods]  # type: ignore[attr-defined]
     asked = 0
@@ -59,6 +60,7 @@ async def test_every_route_but_the_probes_asks_for_a_key(gateway: Gateway, guard
     assert asked > 8
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize(
     "path", ["/livez/", "//livez", "/LIVEZ", "/livez/../mine", "/%2Flivez", "/mine?x=/livez", "/none", "/livez%00"]
 )
@@ -72,6 +74,7 @@ async def test_each_key_opens(guarded: httpx.AsyncClient, key: str) -> None:
         assert (await guarded.get("/mine", headers=headers)).status_code == 200
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -103,6 +106,7 @@ async def test_without_keys_any_token_will_do(client: httpx.AsyncClient) -> None
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
 
 
+@pytest.mark.rule("S11")
 async def test_keys_do_not_share_a_prefix_cache(guarded: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     async def salt_for(key: str, **fields: str) -> str:
         await guarded.post("/v1/completions", json={"prompt": "x", **fields}, headers=bearer(key))
@@ -117,6 +121,7 @@ async def test_keys_do_not_share_a_prefix_cache(guarded: httpx.AsyncClient, engi
     assert not any(key in salt for key in (first, second) for salt in salts)
 
 
+@pytest.mark.rule("S11")
 async def test_routes_of_ones_own_keep_keys_apart_too(
     gateway: Gateway, guarded: httpx.AsyncClient, engine: FakeDispatchEngine
 ) -> None:
@@ -148,6 +153,7 @@ async def test_routes_of_ones_own_keep_keys_apart_too(
     assert engine.requests[-1].cache_salt == ""  # type: ignore[union-attr]
 
 
+@pytest.mark.rule("S3")
 async def test_web_sockets_are_closed(gateway: Gateway) -> None:
     sent: list[Message] = []
 

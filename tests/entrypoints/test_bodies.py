@@ -47,6 +47,7 @@ async def test_a_body_in_pieces() -> None:
     assert await reading == b"one two"
 
 
+@pytest.mark.rule("S4")
 async def test_too_large_by_count() -> None:
     client, reading = await started(BodyReader(10), b"one ")
     client.send(b"two three", more_body=False)
@@ -54,12 +55,14 @@ async def test_too_large_by_count() -> None:
         await reading
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("length", [b"11", b"9" * 5000])
 async def test_too_large_by_its_own_account(length: bytes) -> None:
     with pytest.raises(RequestTooLargeError):
         await BodyReader(10).read({**SCOPE, "headers": [(b"content-length", length)]}, Client().receive)
 
 
+@pytest.mark.rule("S4")
 async def test_half_sent_large_bodies_have_a_bound_together_and_small_ones_a_place() -> None:
     reader = BodyReader(1 << 20, max_bytes_on_the_way=len(LARGE))
     waiting = [await started(reader, LARGE) for _ in range(2)]
@@ -74,6 +77,7 @@ async def test_half_sent_large_bodies_have_a_bound_together_and_small_ones_a_pla
         assert await reading == LARGE
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("end", ["finish", "leave", "cancel", "grow"])
 async def test_room_is_given_back_however_a_body_ends(end: str) -> None:
     reader = BodyReader(150_000, max_bytes_on_the_way=len(LARGE))

@@ -146,6 +146,7 @@ async def test_what_has_ended_is_not_found(client: httpx.AsyncClient) -> None:
         assert is_unknown(await cancel(client, name))
 
 
+@pytest.mark.rule("S11")
 async def test_keys_do_not_reach_each_others_requests(engine: FakeDispatchEngine) -> None:
     keys = [{"authorization": f"Bearer {key}"} for key in ("first", "second")]
     async with client_of(Gateway(GatewayConfig(api_keys=("first", "second")), engine)) as client:

@@ -54,6 +54,8 @@ def is_bounded(schema: dict[str, Any], outer: Any) -> bool:
     return schema["values_schema"]["type"] == "any" or is_measured_first(outer)
 
 
+@pytest.mark.rule("S4")
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize("path", BODIES)
 def test_every_list_and_object_is_bounded(path: str) -> None:
     found = list(collections(BODIES[path].__pydantic_core_schema__))
@@ -73,6 +75,7 @@ class Unbounded(BaseModel):
     inner: list[tuple[list[str], ...]] | None = None
 
 
+@pytest.mark.rule("S5")
 def test_what_has_no_bound_is_found() -> None:
     found = list(collections(Unbounded.__pydantic_core_schema__))
     assert [is_bounded(schema, outer) for schema, outer in found] == [False] * 4
@@ -124,6 +127,7 @@ def repeated(value: Any, times: int) -> Any:
     return value
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize("times", [10, MANY])
 @pytest.mark.parametrize(("path", "fields"), WRONG, ids=[f"{path}:{fields}" for path, fields in WRONG])
 async def test_of_many_wrong_elements_one_is_kept(
@@ -136,6 +140,7 @@ async def test_of_many_wrong_elements_one_is_kept(
     assert len(response.content) < 1000
 
 
+@pytest.mark.rule("S5")
 async def test_of_an_object_with_many_wrong_entries_none_is_looked_at(client: httpx.AsyncClient) -> None:
     body = {"input": "hi", "metadata": dict.fromkeys(map(str, range(MANY)))}
     assert num_problems("/v1/responses", body) == 1
@@ -143,6 +148,7 @@ async def test_of_an_object_with_many_wrong_entries_none_is_looked_at(client: ht
     assert error["message"] == "Invalid 'metadata': there may be at most 16 entries."
 
 
+@pytest.mark.rule("S5")
 def test_allowed_tools_are_few() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools * 129}}

@@ -55,6 +55,7 @@ async def test_other_pages_are_refused(page: httpx.AsyncClient) -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.rule("S3")
 async def test_a_preflight_opens_nothing(page: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     await page.options("/v1/chat/completions", headers=preflight())
     assert (await page.post("/v1/chat/completions", json={"messages": "x"})).status_code == 401

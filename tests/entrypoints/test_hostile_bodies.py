@@ -39,6 +39,8 @@ HOSTILE: dict[str, bytes] = {
 PATHS = ["/v1/chat/completions", "/v1/completions", "/detokenize"]
 
 
+@pytest.mark.rule("S4")
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_refused_with_an_envelope(
@@ -53,6 +55,7 @@ async def test_refused_with_an_envelope(
     assert engine.requests == []
 
 
+@pytest.mark.rule("S4")
 async def test_what_only_the_wire_refuses(client: httpx.AsyncClient) -> None:
     """Keys that a schema passes on untouched still cannot carry more than the wire takes."""
     message = b'{"messages": [{"role": "user", "content": "x", "extra": 99999999999999999999}]}'
@@ -73,16 +76,19 @@ def padded(size: int) -> bytes:
     return b'{"prompt": "x"}'.ljust(size)
 
 
+@pytest.mark.rule("S4")
 async def test_the_largest_body(narrow_client: httpx.AsyncClient) -> None:
     assert (await narrow_client.post("/v1/completions", content=padded(LIMIT))).status_code == 200
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("path", ["/v1/completions", "/no/such/route"])
 async def test_one_byte_more(narrow_client: httpx.AsyncClient, path: str) -> None:
     response = await narrow_client.post(path, content=padded(LIMIT + 1))
     assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.rule("S4")
 async def test_chunked_bodies_are_counted(narrow_client: httpx.AsyncClient) -> None:
     read = 0
 
@@ -97,12 +103,14 @@ async def test_chunked_bodies_are_counted(narrow_client: httpx.AsyncClient) -> N
     assert read <= LIMIT + 100
 
 
+@pytest.mark.rule("S4")
 async def test_a_lying_length_is_counted(narrow_client: httpx.AsyncClient) -> None:
     headers = {"content-length": "10"}
     response = await narrow_client.post("/v1/completions", content=padded(LIMIT + 1), headers=headers)
     assert response.status_code == 413
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("length", ["9" * 5000, "-1", "x"])
 async def test_absurd_lengths(narrow_client: httpx.AsyncClient, length: str) -> None:
     response = await narrow_client.post("/v1/completions", content=padded(50), headers={"content-length": length})

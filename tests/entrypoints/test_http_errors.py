@@ -176,6 +176,7 @@ async def test_bodies_of_user_routes(gateway: Gateway, body: bytes, param: str |
     assert_envelope(response, 400, type="invalid_request_error", param=param)
 
 
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -266,6 +267,7 @@ async def test_http_exceptions_of_user_routes(gateway: Gateway) -> None:
         assert_envelope(await client.get("/own"), 429, message="slow down")
 
 
+@pytest.mark.rule("S10")
 async def test_unforeseen_exceptions_are_logged_and_not_shown(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -277,6 +279,7 @@ async def test_unforeseen_exceptions_are_logged_and_not_shown(
     assert "/secret/path leaks" in caplog.text
 
 
+@pytest.mark.rule("S10")
 async def test_request_ids(client: httpx.AsyncClient) -> None:
     async def id_for(sent: str) -> str:
         return str((await client.get("/version", headers={"x-request-id": sent})).headers["x-request-id"])

@@ -33,6 +33,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.rule("S4")
 def test_an_endless_head_is_refused(live: LiveGateway) -> None:
     with connect(live) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\nhost: x\r\n")
@@ -47,6 +48,7 @@ def test_an_endless_head_is_refused(live: LiveGateway) -> None:
     assert sent < 100 * http_protocol.MAX_HEAD_BYTES
 
 
+@pytest.mark.rule("S4")
 def test_the_refusal_is_an_envelope(live: LiveGateway) -> None:
     with connect(live) as connection:
         connection.sendall(b"GET /version HTTP/1.1\r\n")
@@ -58,6 +60,7 @@ def test_the_refusal_is_an_envelope(live: LiveGateway) -> None:
     assert b'{"error":{"message"' in received
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("opening", [b"", b"GET /version HTTP/1.1\r\nhost"])
 def test_a_head_that_does_not_come_is_not_waited_for(
     live: LiveGateway, monkeypatch: pytest.MonkeyPatch, opening: bytes
@@ -104,6 +107,7 @@ def impatient(serve: Serve, engine: FakeDispatchEngine) -> LiveGateway:
     return serve(Gateway(dispatch_engine=engine), body_timeout_s=0.3)
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("sent", [b"", b'{"prompt"'])
 def test_a_body_that_stops_coming_is_a_408(impatient: LiveGateway, sent: bytes) -> None:
     with connect(impatient) as connection:
@@ -125,6 +129,7 @@ def test_a_body_may_take_its_time_while_it_comes(impatient: LiveGateway, monkeyp
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.rule("S4")
 def test_a_body_that_trickles_is_a_408(impatient: LiveGateway) -> None:
     with connect(impatient) as connection:
         connection.sendall(post(1000))
@@ -138,6 +143,7 @@ def test_a_body_that_trickles_is_a_408(impatient: LiveGateway) -> None:
         assert read_all(connection).startswith((b"HTTP/1.1 408 ", b""))
 
 
+@pytest.mark.rule("S4")
 def test_a_refused_body_that_does_not_end_keeps_no_connection(serve: Serve, engine: FakeDispatchEngine) -> None:
     live = serve(Gateway(GatewayConfig(max_body_bytes=10), engine), body_timeout_s=0.3)
     with connect(live) as connection:
@@ -178,6 +184,7 @@ def test_bytes_that_begin_nothing_keep_no_connection(live: LiveGateway, monkeypa
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.rule("S4")
 def test_too_many_connections_are_told_so(serve: Serve, engine: FakeDispatchEngine) -> None:
     live = serve(Gateway(dispatch_engine=engine))
     protocol = live.server.config.http

@@ -21,6 +21,7 @@ def formatted(message: str, *arguments: object) -> str:
     return OneLineFormatter().format(logging.LogRecord("vfastml.x", logging.INFO, "f", 1, message, arguments, None))
 
 
+@pytest.mark.rule("S10")
 def test_control_characters_are_escaped() -> None:
     line = formatted("path %s", "a\r\nINFO forged \x1b[2J\x00\x85\u2028end é")
     assert line.isprintable()

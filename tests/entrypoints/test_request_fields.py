@@ -325,6 +325,7 @@ OUT_OF_RANGE: list[tuple[str, Any]] = [
 ]
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize("send", [chat, complete])
 @pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
 async def test_out_of_range_is_refused_by_name(
@@ -344,6 +345,7 @@ async def test_min_tokens_above_max_tokens(client: httpx.AsyncClient, send: Any)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "min_tokens")
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -370,6 +372,7 @@ async def test_bad_prompts_are_refused(client: httpx.AsyncClient, engine: FakeDi
     assert engine.requests == []
 
 
+@pytest.mark.rule("S5")
 async def test_prompts_times_n_is_bounded(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     assert (await complete(client, prompt=["x"] * 128, n=2)).status_code == 200
     response = await complete(client, prompt=["x"] * 128, n=3)

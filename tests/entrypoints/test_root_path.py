@@ -54,6 +54,7 @@ async def test_documents_name_the_prefix(client: httpx.AsyncClient, sent_on: str
     assert "/v1/chat/completions" in document["paths"]
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize("sent_on", AS_SENT_ON)
 async def test_probes_are_free_and_nothing_else(client: httpx.AsyncClient, sent_on: str) -> None:
     for path in ("/livez", "/readyz", "/startupz", "/health"):
@@ -62,6 +63,7 @@ async def test_probes_are_free_and_nothing_else(client: httpx.AsyncClient, sent_
         assert (await client.get(sent_on + path)).status_code == 401
 
 
+@pytest.mark.rule("S3")
 async def test_look_alikes_of_the_prefix_are_not_the_prefix(client: httpx.AsyncClient) -> None:
     for path in (f"{PREFIX}x/livez", "/llm/livez", f"{PREFIX.upper()}/livez", f"/{PREFIX}/livez", f"{PREFIX}livez"):
         assert (await client.get(path)).status_code == 401
@@ -125,6 +127,7 @@ async def test_mounted_in_another_app(engine: FakeDispatchEngine) -> None:
 paths = st.text("/ab", max_size=6).map("/".__add__)
 
 
+@pytest.mark.rule("S3")
 @given(root_path=st.just("") | paths, path=paths)
 def test_the_guards_see_the_path_that_the_router_sees(root_path: str, path: str) -> None:
     scope = {"root_path": root_path, "path": path}

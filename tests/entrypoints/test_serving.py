@@ -150,6 +150,7 @@ def test_a_host_that_cannot_be_is_one_line_and_code_1() -> None:
     assert result.stderr == "Cannot listen on a..b port 8080: no host can have that name.\n"
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_wide_open_needs_keys_or_a_word(workers: str) -> None:
     result = outcome("--host", "0.0.0.0", "--port", "0", "--workers", workers)
@@ -190,6 +191,7 @@ def test_help_names_every_option_with_its_default() -> None:
         assert expected in text
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, choose_two, fail_with
@@ -182,6 +183,7 @@ async def test_one_failed_prompt_ends_the_stream_and_the_others(
     assert engine.cancelled == [engine.requests[0].request_id]
 
 
+@pytest.mark.rule("S10")
 async def test_unforeseen_exceptions_in_mid_stream(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     async def unencodable(task: DispatchTask) -> None:
         task.add_accepted(Accepted(task.request_id, 1))

@@ -66,6 +66,7 @@ def _work(body: Any) -> list[Any]:
     return work if isinstance(work, list) else [work]
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("path", PATHS)
 def test_damaged_bodies(path: str) -> None:
     @given(st.integers(min_value=0, max_value=1 << 32))
@@ -76,6 +77,7 @@ def test_damaged_bodies(path: str) -> None:
     check_one()
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("path", PATHS)
 def test_any_bytes(path: str) -> None:
     @given(st.binary(max_size=200))
@@ -86,6 +88,7 @@ def test_any_bytes(path: str) -> None:
     check_one()
 
 
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize("path", PATHS)
 def test_any_value_in_any_field(path: str) -> None:
     fields = sorted(SCHEMAS[path].model_fields)
@@ -103,6 +106,7 @@ def test_any_value_in_any_field(path: str) -> None:
     check_one()
 
 
+@pytest.mark.rule("S10")
 async def test_over_http_every_refusal_has_the_envelope() -> None:
     engine = FakeDispatchEngine()
     async with client_of(Gateway(dispatch_engine=engine)) as client:

@@ -57,6 +57,7 @@ def as_received(messages: Any) -> Any:
     return parse_body(json.dumps({"messages": messages}).encode(), ChatCompletionsRequest).messages
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_rendered_or_refused(name: str) -> None:
     @given(MESSAGES)
@@ -68,6 +69,7 @@ def test_rendered_or_refused(name: str) -> None:
     check()
 
 
+@pytest.mark.rule("S6")
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), TEXT), min_size=1, max_size=4))
 @settings(max_examples=200, deadline=None)
 def test_what_is_written_in_a_message_is_never_run(turns: list[tuple[str, str]]) -> None:

@@ -27,6 +27,7 @@ LIMITS = Limits(max_model_len=128, max_num_seqs=16)
 light = settings(max_examples=500, deadline=None)
 
 
+@pytest.mark.rule("S1")
 @light
 @given(SEEDS)
 def test_what_is_understood_can_be_said_again(seed: int) -> None:
@@ -40,6 +41,7 @@ def test_what_is_understood_can_be_said_again(seed: int) -> None:
         assert encode_reply(decode_reply(again)) == again
 
 
+@pytest.mark.rule("S1")
 @light
 @given(st.binary(max_size=300))
 def test_any_bytes(frame: bytes) -> None:
@@ -53,6 +55,7 @@ def request_encoder() -> RequestEncoder:
     return RequestEncoder(PromptEncoder(byte_tokenizer()), LIMITS, ForwardDefaults())
 
 
+@pytest.mark.rule("S1")
 def test_a_model_server_encodes_or_refuses(request_encoder: RequestEncoder) -> None:
     encoded = 0
 
@@ -74,6 +77,7 @@ def test_a_model_server_encodes_or_refuses(request_encoder: RequestEncoder) -> N
     assert encoded > 20
 
 
+@pytest.mark.rule("S1")
 @settings(max_examples=200, deadline=None)
 @given(st.lists(SEEDS, max_size=20))
 async def test_a_gateway_takes_any_replies(seeds: list[int]) -> None:

@@ -52,6 +52,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     await server.stop()
 
 
+@pytest.mark.rule("S12")
 async def test_every_request_has_an_end(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(300):
         path, body = CALLS[number % len(CALLS)]

@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 ENVELOPE = b'{"error":{"message":"No.","type":"server_error","param":null,"code":null}}'
 
 
+@pytest.mark.rule("S12")
 def test_a_short_run_finds_nothing() -> None:
     command = [sys.executable, "-m", "tests.fuzz", "--count", "600", "--seed", "1"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)

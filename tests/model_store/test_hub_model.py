@@ -88,6 +88,7 @@ def test_the_token_of_the_argument_goes_first(
     assert fake.asked[0]["token"] == used
 
 
+@pytest.mark.rule("S9")
 def test_neither_code_nor_pickles_are_downloaded(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = use(monkeypatch, FakeHub(None, whole))
     resolve_model("org/name")
@@ -97,6 +98,7 @@ def test_neither_code_nor_pickles_are_downloaded(whole: Path, monkeypatch: pytes
     assert [name for name in files + refused if any(fnmatch(name, pattern) for pattern in patterns)] == files
 
 
+@pytest.mark.rule("S9")
 def test_a_revision_is_looked_for_in_the_cache_and_on_the_hub(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = use(monkeypatch, FakeHub(None, whole))
     resolve_model("org/name", revision="v2")
@@ -139,6 +141,7 @@ def test_weights_that_are_not_wanted_are_neither_downloaded_nor_missed(
     assert resolve_model("org/name", with_weights=False).folder == bare
 
 
+@pytest.mark.rule("S9")
 def test_a_model_of_pickles_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, FakeHub(None, fill(tmp_path / "pickles", "config.json", "tokenizer.json")))
     with pytest.raises(ModelStoreError, match=r"org/name lacks \*.safetensors"):

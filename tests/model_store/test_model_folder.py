@@ -33,6 +33,7 @@ def test_without_config_it_is_no_model(folder: Path) -> None:
         resolve_model(str(folder))
 
 
+@pytest.mark.rule("S9")
 def test_pickled_weights_are_refused(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelStoreError, match=r"safetensors.*pickled ones.* are never loaded"):

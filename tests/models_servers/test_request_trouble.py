@@ -33,6 +33,7 @@ class Outbox:
         self.sent += replies
 
 
+@pytest.mark.rule("S12")
 def test_request_that_cannot_be_queued_fails(caplog: pytest.LogCaptureFixture) -> None:
     server = AcceptBreaks("text_generation", "stub")
     server.load()
@@ -53,6 +54,7 @@ def test_cancel_that_raises_is_logged_and_has_no_answer(caplog: pytest.LogCaptur
     assert server.asked == ["b"]
 
 
+@pytest.mark.rule("S12")
 def test_process_goes_on_and_stops_with_0(tmp_path: Path) -> None:
     port = free_port()
     with StartedProcess(tmp_path / "log", STUB, "AcceptBreaks", port) as server, RawGateway(port) as gateway:

@@ -230,6 +230,7 @@ def test_refusal_says_what_is_wrong(port: int) -> None:
         assert ended(gateway, 2) == [failed, later]
 
 
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize("prompt", ["break", "assert"])
 def test_broken_prepare_tells_nothing(port: int, prompt: str) -> None:
     with joined(port) as gateway:
@@ -350,6 +351,7 @@ def test_a_strangers_damaged_frame_changes_nothing(link: ServerLink, port: int) 
         assert link.num_open == 1
 
 
+@pytest.mark.rule("S1")
 def test_any_bytes_leave_the_link_well(link: ServerLink, port: int) -> None:
     rng = random.Random(5)
     valid = [

@@ -40,11 +40,13 @@ EXTRAS = PROJECT["optional-dependencies"]
 PRODUCT = ranges(PROJECT["dependencies"], *(EXTRAS[name] for name in EXTRAS if name != "dev"))
 
 
+@pytest.mark.rule("S13")
 def test_what_is_pinned_is_what_is_declared() -> None:
     assert set(pins("requirements.txt")) == set(PRODUCT) - BUILT_ON_THE_SPOT
     assert set(pins("requirements-dev.txt")) == set(ranges(EXTRAS["dev"]))
 
 
+@pytest.mark.rule("S13")
 def test_every_pin_lies_in_its_range() -> None:
     accepted = PRODUCT | ranges(EXTRAS["dev"])
     for name, version in (pins("requirements.txt") | pins("requirements-dev.txt")).items():
@@ -71,6 +73,7 @@ def test_other_environments_agree_with_the_product(name: str) -> None:
         assert [specifier.operator for specifier in requirement.specifier] == ([] if shared else ["=="]), requirement
 
 
+@pytest.mark.rule("S13")
 def test_every_dependency_is_explained() -> None:
     explained = (ROOT / "docs" / "dependencies.md").read_text().lower().replace("-", "_")
     for name in PRODUCT | ranges(EXTRAS["dev"]):

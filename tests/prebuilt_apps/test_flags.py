@@ -161,6 +161,7 @@ def test_wrong_flag_is_one_line(capsys: pytest.CaptureFixture[str], arguments: l
     assert expected in complaint(capsys, "serve", *arguments)
 
 
+@pytest.mark.rule("S10")
 def test_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert "geheim" not in complaint(capsys, "api-server", "--api-key", "geheim nis")
     monkeypatch.setenv("VFASTML_API_KEY", "geheim nis")
@@ -276,6 +277,7 @@ def test_bad_key_file(tmp_path: Any, content: bytes | None, expected: str) -> No
         api_server.settings_of(parsed("api-server", "--api-key-file", str(file)))
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize("variable", ["VFASTML_API_KEY", "VFASTML_API_KEY_FILE"])
 def test_a_key_that_did_not_arrive_is_no_open_door(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")

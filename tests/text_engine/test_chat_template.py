@@ -56,6 +56,7 @@ def test_arguments_that_the_template_knows() -> None:
     assert template(QWEN).render([user("a")], asked).endswith("><think></think>")
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize("name", ["enable_thinking", "messages", "tokenize", "chat_template", "m", "range", ""])
 def test_arguments_that_it_does_not_know_are_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError) as refused:
@@ -63,6 +64,7 @@ def test_arguments_that_it_does_not_know_are_refused(name: str) -> None:
     assert refused.value.param == "chat_template_kwargs"
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize("name", ["bos_token", "raise_exception", "strftime_now", "range", "namespace"])
 def test_what_a_template_relies_on_is_no_argument(name: str) -> None:
     with pytest.raises(InvalidRequestError):

@@ -75,6 +75,7 @@ def failed(answer: Answer) -> Failed:
 # -- one request breaks the step
 
 
+@pytest.mark.rule("S12")
 @pytest.mark.parametrize("num_poisoned", [1, 2])
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("fault", [poison, late_poison])
@@ -116,6 +117,7 @@ def test_step_that_breaks_once_costs_nobody_anything(
     assert texts(driver) == undisturbed
 
 
+@pytest.mark.rule("S12")
 def test_requests_that_all_break_fail_and_the_next_one_is_fine(tiny_models: dict[str, Path]) -> None:
     """None of them got through, but the model computes what nobody has poisoned."""
     driver = new_driver(tiny_models["llama"])
@@ -131,6 +133,7 @@ def test_requests_that_all_break_fail_and_the_next_one_is_fine(tiny_models: dict
     assert driver.tokens(again) == driver.tokens(first)
 
 
+@pytest.mark.rule("S12")
 @pytest.mark.parametrize("num_requests", [1, 5])
 def test_model_that_computes_nothing_any_more_is_raised(
     tiny_models: dict[str, Path], num_requests: int, caplog: pytest.LogCaptureFixture

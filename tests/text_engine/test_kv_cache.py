@@ -31,6 +31,7 @@ def numbers(cache: KVCache) -> list[float]:
     return list(rows.pop())
 
 
+@pytest.mark.rule("S11")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_is_zeroed_and_as_large_as_was_said(dtype: torch.dtype) -> None:
     cache = KVCache(SHAPES, num_blocks=3, block_size=4, dtype=dtype, device=CPU)
@@ -61,6 +62,7 @@ def test_each_layer_lies_where_it_computes() -> None:
     cache.write(0, torch.tensor([2], device=meta), torch.ones(1, 2, 3, device=meta), torch.ones(1, 2, 5, device=meta))
 
 
+@pytest.mark.rule("S11")
 def test_what_overflowed_does_not_lie_in_wait_for_the_next_sequence() -> None:
     cache = KVCache(SHAPES, num_blocks=3, block_size=4, dtype=torch.float16, device=CPU)
     bad = torch.tensor([torch.inf, -torch.inf, torch.nan], dtype=torch.float16)

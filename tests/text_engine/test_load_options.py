@@ -89,6 +89,7 @@ def test_what_cannot_be_said_is_refused_by_name(given: dict[str, Any], words: st
         load_options(given)
 
 
+@pytest.mark.rule("S10")
 def test_token_is_not_shown() -> None:
     assert "secret" not in repr(load_options({"token": "secret", "revision": "main"}))
 

@@ -158,6 +158,7 @@ def test_template_that_fails_is_the_messages_fault(template: str, reason: str) -
     assert len(refused.value.message) < 300
 
 
+@pytest.mark.rule("S4")
 def test_over_long_text_is_refused_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_with(None)
     longest = encoder._longest_token  # of any token, in bytes

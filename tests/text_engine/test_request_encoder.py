@@ -126,6 +126,7 @@ def test_best_of_generates_more_than_it_answers() -> None:
     assert (same.num_choices, same.num_answers, same.sampling.is_ranked) == (2, None, False)
 
 
+@pytest.mark.rule("S5")
 def test_beams_count_with_all_that_they_may_write() -> None:
     encoded = encode({"max_tokens": 10}, beams=BeamSearch(4), n=2)
     assert encoded.num_tokens == len(encoded.prompt_tokens) + 40

@@ -134,6 +134,7 @@ def test_last_token_of_a_cached_prompt_is_computed_anew() -> None:
     assert scheduler.num_prefix_hit_tokens == 4
 
 
+@pytest.mark.rule("S11")
 @pytest.mark.parametrize("other_salt", [b"b", b""])
 def test_no_prefix_is_shared_across_salts(other_salt: bytes) -> None:
     scheduler, model = make_scheduler(), FakeModel()
@@ -144,6 +145,7 @@ def test_no_prefix_is_shared_across_salts(other_salt: bytes) -> None:
     assert scheduler.num_prefix_hit_tokens == 0
 
 
+@pytest.mark.rule("S11")
 def test_equal_hash_with_other_tokens_is_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     class OneHash:
         def __init__(self, data: bytes) -> None: ...

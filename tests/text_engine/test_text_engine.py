@@ -291,6 +291,7 @@ def test_usage_counts_every_choice_and_what_was_cached() -> None:
     assert usages[1] == (11, 3, 8)
 
 
+@pytest.mark.rule("S11")
 @pytest.mark.parametrize(("salts", "cached"), [(("", ""), 8), (("a", "a"), 8), (("a", "b"), 0), (("", "a"), 0)])
 def test_prefixes_are_shared_only_under_the_same_salt(salts: tuple[str, str], cached: int) -> None:
     driver = scripted(saying(HE))
@@ -300,6 +301,7 @@ def test_prefixes_are_shared_only_under_the_same_salt(salts: tuple[str, str], ca
     assert driver.answers[last].end.usage.cached_tokens == cached  # type: ignore[union-attr]
 
 
+@pytest.mark.rule("S11")
 def test_adapter_is_part_of_the_salt() -> None:
     driver = scripted(saying(HE))
     for adapter, salt in (("a", ""), (None, "a"), (None, "\0a"), ("a\0", "")):
@@ -327,6 +329,7 @@ def test_step_without_work_is_nothing() -> None:
 # -- one request's trouble
 
 
+@pytest.mark.rule("S12")
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("poisoned_prompt", [True, False], ids=["from the first token on", "in the middle"])
 def test_text_that_cannot_be_decoded_fails_its_own_request_alone(n: int, poisoned_prompt: bool) -> None:

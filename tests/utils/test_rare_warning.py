@@ -7,6 +7,7 @@ import pytest
 from vfastml.utils.rare_warning import RareWarning
 
 
+@pytest.mark.rule("S10")
 def test_what_others_send_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     now = [100.0]
     rare = RareWarning(logging.getLogger("rare"), lambda: now[0])

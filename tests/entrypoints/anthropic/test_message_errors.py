@@ -63,6 +63,7 @@ async def test_errors_of_the_engine(
     assert ("retry-after" in response.headers) == error.retryable
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_bodies(client: httpx.AsyncClient, engine: FakeDispatchEngine, path: str, name: str) -> None:
@@ -83,6 +84,7 @@ async def test_input_that_the_wire_may_not_take(client: httpx.AsyncClient, given
     assert response.status_code == status
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize("path", [*PATHS, "/v1/messages/batches"])
 async def test_keys(engine: FakeDispatchEngine, path: str) -> None:
     async with client_of(Gateway(GatewayConfig(api_keys=("k",)), engine)) as client:
@@ -117,6 +119,7 @@ async def test_while_shutting_down(engine: FakeDispatchEngine) -> None:
     assert response.headers["connection"] == "close"
 
 
+@pytest.mark.rule("S10")
 async def test_unforeseen_exceptions(client: httpx.AsyncClient, engine: FakeDispatchEngine) -> None:
     def dispatch(_: Any) -> Any:
         raise RuntimeError("secret")

@@ -161,6 +161,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize(
     ("place", "name"), [("output_format", "output_format"), ("output_config", "output_config.format")]
 )
@@ -187,6 +188,7 @@ async def test_what_both_refuse_by_name(
     assert engine.requests == []
 
 
+@pytest.mark.rule("S5")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

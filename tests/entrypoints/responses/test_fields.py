@@ -162,6 +162,7 @@ async def test_no_error_names_a_field_that_is_refused_here(
     assert foreign not in response.json()["error"]["message"]
 
 
+@pytest.mark.rule("S5")
 async def test_names_of_metadata_are_bounded(client: httpx.AsyncClient) -> None:
     for length, status in ((64, 200), (65, 400)):
         response = await client.post(URL, json={"input": "hi", "metadata": {"x" * length: "y"}})
@@ -183,6 +184,7 @@ async def test_what_clients_send_to_openai_is_ignored(client: httpx.AsyncClient,
     )
 
 
+@pytest.mark.rule("S4")
 @pytest.mark.parametrize(
     "fields",
     [

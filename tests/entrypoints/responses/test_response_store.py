@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.response_store import ResponseStore, StoredResponse
@@ -27,6 +29,7 @@ def kept(store: ResponseStore, owner: Tenant | None, names: str) -> str:
     return "".join(name for name in names if store.get(owner, name) is not None)
 
 
+@pytest.mark.rule("S11")
 def test_owners_do_not_see_each_other() -> None:
     store = ResponseStore()
     store.put(ANN, stored("a"))

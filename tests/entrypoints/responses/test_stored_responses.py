@@ -58,6 +58,7 @@ async def test_what_fails_before_it_is_answered_is_not_kept(
     assert (await client.get(f"{URL}/{response_id}")).status_code == 404
 
 
+@pytest.mark.rule("S11")
 async def test_keys_keep_responses_apart(engine: FakeDispatchEngine) -> None:
     async with client_of(Gateway(GatewayConfig(api_keys=("ann", "bob")), engine)) as client:
         anns, bobs = {"x-api-key": "ann"}, {"x-api-key": "bob"}

@@ -190,6 +190,7 @@ WRONG: dict[str, tuple[str, Any]] = {
 }
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_and_hostile_ones_are_refused(compiler: ConstraintCompiler, name: str) -> None:
     kind, text = WRONG[name]
@@ -199,6 +200,7 @@ def test_wrong_and_hostile_ones_are_refused(compiler: ConstraintCompiler, name: 
     assert len(refused.value.message) < 300
 
 
+@pytest.mark.rule("S6")
 def test_what_was_compiled_is_kept_up_to_a_bound(compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler_module, "_CACHED", 3)
     asked = [Constraint("regex", f"a{{{count}}}") for count in (1, 2, 3, 1, 4, 1, 2)]
