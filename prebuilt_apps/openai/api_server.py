@@ -52,6 +52,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         choices=("all", "errors", "off"),
         help="requests to log: all, those that failed, or none (default: errors)",
     )
+    add_admin_flags(parser)
     add_bound_flags(parser)
     add_time_flags(parser)
 
@@ -68,6 +69,23 @@ def add_key_flags(parser: argparse._ActionsContainer) -> None:
         "the variable or --api-key-file is better (default: none is asked for)",
     )
     add("--api-key-file", metavar="FILE", help="file of such keys, one in a line; # begins a comment")
+
+
+def add_admin_flags(parser: argparse._ActionsContainer) -> None:
+    """The listener for operators."""
+    add = parser.add_argument
+    add(
+        "--admin-host",
+        metavar="HOST",
+        help="address of the listener for operators, with /metrics, /load and /keys (default: 127.0.0.1)",
+    )
+    add(
+        "--admin-port",
+        type=flag_types.port,
+        metavar="PORT",
+        help="port of that listener; 0 takes a free one (default: the one after --port, if it is free)",
+    )
+    add("--no-admin", action="store_true", help="no such listener, and nothing is measured")
 
 
 def add_bound_flags(parser: argparse._ActionsContainer) -> None:
@@ -133,6 +151,9 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "max_open": options.max_open,
         "max_open_per_key": options.max_open_per_key,
         "insecure": options.insecure,
+        "admin": not options.no_admin,
+        "admin_host": options.admin_host,
+        "admin_port": options.admin_port,
         "log_level": options.log_level,
         "request_timeout_s": options.request_timeout,
         "body_timeout_s": options.body_timeout,

@@ -73,7 +73,11 @@ def test_new_connections_are_spread_over_all_workers(start: Start) -> None:
     assert running.exit_code() == 0
     assert running.process.stdout is not None
     said = running.greeting + running.process.stdout.read()
-    assert [line.partition(" http")[0] for line in said.splitlines()] == ["VFastML listens on", "Try: curl"]
+    assert [line.partition(" http")[0] for line in said.splitlines()] == [
+        "VFastML listens on",
+        "Metrics for Prometheus are at",
+        "Try: curl",
+    ]
 
 
 def test_a_killed_worker_is_replaced_while_the_others_serve(start: Start) -> None:

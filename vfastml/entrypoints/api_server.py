@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.request_observer import RequestObserver
 from vfastml.entrypoints.access_log import AccessLogMiddleware
+from vfastml.entrypoints.admin.admin_address import admin_url, asks_key, claim_admin
+from vfastml.entrypoints.admin.admin_app import admin_app
+from vfastml.entrypoints.admin.admin_hooks import AdminHooks
+from vfastml.entrypoints.admin.admin_server import AdminServer
 from vfastml.entrypoints.admission import AdmissionMiddleware
 from vfastml.entrypoints.anthropic.routes import anthropic_routes
 from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
@@ -27,6 +34,8 @@ from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.health import health_routes
 from vfastml.entrypoints.http_errors import ErrorMiddleware, install_error_handlers
 from vfastml.entrypoints.listening import bind, claim, join
+from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
+from vfastml.entrypoints.metrics.http_metrics import MetricsMiddleware
 from vfastml.entrypoints.openai.chat import chat_route
 from vfastml.entrypoints.openai.completions import completions_route
 from vfastml.entrypoints.openai.models import models_routes
@@ -56,6 +65,8 @@ class Gateway:
         self._config = config or GatewayConfig()
         self._engine = dispatch_engine
         self._app: FastAPI | None = None
+        self._metrics: GatewayMetrics | None = None
+        self._admin_hooks = AdminHooks()
         self._gate = DrainGate()
         self._background = BackgroundResponses()
         self._is_complete = False
@@ -78,9 +89,19 @@ class Gateway:
         if self._engine is None:
             config = self._config
             self._engine = DispatchEngine(
-                config.model_servers, hold_s=config.hold_s, max_held=config.max_held, max_step_age_s=config.max_step_s
+                config.model_servers,
+                hold_s=config.hold_s,
+                max_held=config.max_held,
+                max_step_age_s=config.max_step_s,
+                observers=self._observers(),
             )
         return self._engine
+
+    @functools.cached_property
+    def admin_app(self) -> Starlette:
+        """The admin listener's routes, for another ASGI server: not below `app`, and where clients do not come. It asks
+        for an operator's key if any key is one's. Raises RuntimeError when `admin` is False."""
+        return self._admin_app(asks_key=True)
 
     def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:
         """Set fields of GatewayConfig; `dispatch_engine` names the kind of engine, of which there is one. Raises
@@ -104,21 +125,25 @@ class Gateway:
 
         This is one process. Several on one port are for the command line (`vfastml api-server --workers N`), whose
         gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
-        with claim(bind, host, port, self._config) as listener:
-            greeting = Greeting(host, listener, with_key=bool(self._config.api_keys))
+        config = self._config
+        configure_logging(config.log_level)
+        with claim(bind, host, port, config) as listener:
+            admin = claim_admin(bind, port and listener.getsockname()[1], config, self._admin_hooks)
+            greeting = Greeting(host, listener, with_key=bool(config.api_keys), admin_url=admin_url(config, admin))
             greeting.tell_address()
             self._tell_ready = greeting.tell_example
-            self._server().run(sockets=[listener])
+            self._server(admin).run(sockets=[listener])
 
     def run_worker(self, host: str, port: int, supervisor: SupervisorLine) -> None:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part."""
         with claim(join, host, port, self._config) as listener:
+            admin = claim_admin(join, port, self._config, self._admin_hooks)
             self._tell_ready = functools.partial(supervisor.tell, READY)
-            self._server(supervisor).run(sockets=[listener])
+            self._server(admin, supervisor).run(sockets=[listener])
 
-    def _server(self, supervisor: SupervisorLine | None = None) -> GatewayServer:
-        config = self._config
+    def _server(self, admin: socket.socket | None, supervisor: SupervisorLine | None = None) -> GatewayServer:
+        config, metrics = self._config, self._measuring()
         return GatewayServer(
             self.build(),
             self._gate,
@@ -127,7 +152,26 @@ class Gateway:
             supervisor,
             drain_delay_s=config.drain_delay_s,
             body_timeout_s=config.body_timeout_s,
+            **({} if metrics is None else {"on_refused": metrics.http.on_refused}),
+            admin=None if admin is None else AdminServer(self._admin_app(asks_key=asks_key(config)), admin),
         )
+
+    def _admin_app(self, *, asks_key: bool) -> Starlette:
+        metrics = self._measuring()
+        if metrics is None:
+            raise RuntimeError("this gateway measures nothing: it was configured with admin=False")
+        return admin_app(self.dispatch_engine, metrics, self._admin_hooks, asks_key=asks_key)
+
+    def _measuring(self) -> GatewayMetrics | None:
+        """All that is measured, from the first use on; None: nothing is."""
+        if self._metrics is None and self._config.admin:
+            self._metrics = GatewayMetrics(lambda: self.dispatch_engine)
+        return self._metrics
+
+    def _observers(self) -> list[RequestObserver]:
+        """Those that watch requests, in the order in which they are asked."""
+        metrics = self._measuring()
+        return [] if metrics is None else [*metrics.observers]
 
     def _complete(self) -> None:
         if not self._is_complete:
@@ -171,8 +215,13 @@ class Gateway:
                 expose_headers=_SHOWN_TO_PAGES,
             )
         app.add_middleware(AccessLogMiddleware, shown=config.access_log)
+        if (metrics := self._measuring()) is not None:
+            app.add_middleware(MetricsMiddleware, metrics=metrics.http, paths=self._paths)
         if config.root_path:
             app.add_middleware(RootPathMiddleware, root_path=config.root_path)
+
+    def _paths(self) -> set[str]:
+        return {path for route in self.app.routes if (path := getattr(route, "path", ""))}
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

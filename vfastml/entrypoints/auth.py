@@ -62,7 +62,7 @@ class AuthMiddleware:
             TENANT.reset(before)
 
     def _tenant(self, scope: Scope) -> Tenant:
-        offered = list(_offered_keys(scope))
+        offered = list(offered_keys(scope))
         owners = [owner for owner in map(self.keys.owner, offered) if owner is not None]
         if owners:
             return owners[0]
@@ -73,7 +73,8 @@ def _is_free(scope: Scope) -> bool:
     return is_probe(scope) or scope["method"] == "OPTIONS"
 
 
-def _offered_keys(scope: Scope) -> Iterator[bytes]:
+def offered_keys(scope: Scope) -> Iterator[bytes]:
+    """All that a request says are keys."""
     for name, value in scope["headers"]:
         if name == b"x-api-key":
             yield value.strip()

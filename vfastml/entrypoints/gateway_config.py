@@ -73,6 +73,12 @@ class GatewayConfig:
     """How many HTTP requests may be open at a time, probes aside."""
     max_open_per_key: int = 0
     """How many of them with one API key; 0: no bound of their own."""
+    admin: bool = True
+    """Measure, and have a listener for operators: metrics, load and keys."""
+    admin_host: str = "127.0.0.1"
+    """Where that listens; operators need a key where other machines reach it."""
+    admin_port: int | None = None
+    """None: the port after the gateway's own, or no such listener if that one is taken; 0: a free one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))

@@ -42,9 +42,7 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
         return ApiJSONResponse({"version": __version__})
 
     async def load(_: Request) -> Response:
-        servers = engine.servers()
-        body = {**_sums(servers), "open_requests": engine.open_requests, "servers": [_server_body(s) for s in servers]}
-        return ApiJSONResponse(body)
+        return ApiJSONResponse(load_body(engine))
 
     return [
         *_get_and_head("/livez", livez, "Whether the gateway answers at all"),
@@ -54,6 +52,12 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
         Route("GET", "/version", show_version, "The version of the server"),
         Route("GET", "/load", load, "How busy the model servers are"),
     ]
+
+
+def load_body(engine: DispatchEngine) -> dict[str, Any]:
+    """How busy the model servers are: in all, and each."""
+    servers = engine.servers()
+    return {**_sums(servers), "open_requests": engine.open_requests, "servers": [_server_body(s) for s in servers]}
 
 
 def _get_and_head(path: str, endpoint: Endpoint, summary: str) -> list[Route]:

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +35,9 @@ from vfastml.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+ANSWERED_WITH = "vfastml.error"
+"""Where the scope of a request has the error that it was answered with."""
 
 _DEFAULT_RETRY_AFTER_S = 1.0
 _CLIENTS_RETRY = (429, 504)
@@ -70,6 +73,8 @@ def error_response(
 ) -> JSONResponse:
     """The whole response: envelope, status, and the headers that tell a client whether and when to try again. The
     envelope is OpenAI's, unless the request of `scope` is for a route of another API."""
+    if scope is not None:
+        scope[ANSWERED_WITH] = error
     is_others = scope is not None and is_anthropic(route_path(scope))
     body = anthropic_error(error) if is_others else error_body(error)
     return ApiJSONResponse(body, error.status, {**_retry_headers(error), **(headers or {})})
@@ -83,7 +88,7 @@ def shown_to_client(error: Exception) -> VFastMLError:
     return InternalServerError()
 
 
-def install_error_handlers(app: FastAPI) -> None:
+def install_error_handlers(app: Starlette) -> None:
     """What routes raise, our own errors and FastAPI's, leaves as the envelope. ErrorMiddleware sees to all the rest."""
     app.add_exception_handler(VFastMLError, _on_own_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

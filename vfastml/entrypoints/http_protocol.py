@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -37,6 +38,15 @@ class ConnectionBounds:
 
     max_connections: float = math.inf
     body_timeout_s: float = BODY_TIMEOUT_S
+    on_refused: Callable[[int], None] = lambda _: None
+    """Told the status of each answer that no app gave."""
+
+
+class _Refusal(NamedTuple):
+    """A whole answer, for where no app gives one."""
+
+    status: int
+    answer: bytes
 
 
 def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
@@ -44,13 +54,13 @@ def bounded_protocol(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
     return type("HttpProtocol", (BoundedHttpProtocol,), {"bounds": bounds})
 
 
-def _refusal(status: HTTPStatus, error: VFastMLError, headers: bytes = b"") -> bytes:
-    """A whole answer, for where no app gives one."""
+def _refusal(status: HTTPStatus, error: VFastMLError, headers: bytes = b"") -> _Refusal:
     body = msgspec.json.encode(error_body(error))
-    return (
+    answer = (
         b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nconnection: close\r\n%bcontent-length: %d\r\n\r\n%b"
         % (status.value, status.phrase.encode(), headers, len(body), body)
     )
+    return _Refusal(status.value, answer)
 
 
 _LARGE_HEAD = _refusal(
@@ -88,7 +98,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.bounds.max_connections:
-            transport.write(_TOO_MANY)
+            self.bounds.on_refused(_TOO_MANY.status)
+            transport.write(_TOO_MANY.answer)
             transport.close()
         else:
             self._start_head_timer()
@@ -139,14 +150,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_LARGE_HEAD)
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, refusal: _Refusal) -> None:
         """Ends the connection, with this answer unless that to an earlier request is under way."""
-        self._end(b"" if self._open_cycles() else answer)
+        self._end(None if self._open_cycles() else refusal)
 
-    def _end(self, last_words: bytes = b"") -> None:
+    def _end(self, last_words: _Refusal | None = None) -> None:
         """Ends the connection."""
-        if last_words:
-            self.transport.write(last_words)
+        if last_words is not None:
+            self.bounds.on_refused(last_words.status)
+            self.transport.write(last_words.answer)
         self._tell_handlers()
         self.transport.close()
 
@@ -184,7 +196,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if left_s > 0:
             self._body_timer = self.loop.call_later(left_s, self._look_at_body)
             return
-        self._end(b"" if self.pipeline or self.cycle.response_started else _SLOW_BODY)
+        self._end(None if self.pipeline or self.cycle.response_started else _SLOW_BODY)
 
     def _body_left_s(self) -> float:
         """Until the body is too slow, if nothing more of it comes."""

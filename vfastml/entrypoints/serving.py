@@ -13,19 +13,17 @@ from collections.abc import Awaitable, Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from vfastml.entrypoints.admin.admin_server import AdminServer
 from vfastml.entrypoints.descriptors import connections_that_fit, raise_descriptor_limit
 from vfastml.entrypoints.drain import DrainGate
-from vfastml.entrypoints.http_protocol import ConnectionBounds, bounded_protocol
+from vfastml.entrypoints.http_protocol import ConnectionBounds
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S
 from vfastml.entrypoints.supervisor_line import SERVING, SupervisorLine
+from vfastml.entrypoints.uvicorn_config import LAST_WORDS_S, uvicorn_config
 from vfastml.utils.garbage import settle_garbage_collection
 
 logger = logging.getLogger(__name__)
 
-_IDLE_CONNECTION_S = 75
-"""Longer than the 60 s of common load balancers, so that we never close a connection that they are about to use."""
-_LAST_WORDS_S = 1
-"""For responses to get out once their requests have been failed."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -34,7 +32,8 @@ class GatewayServer(uvicorn.Server):
     closes: new requests are refused while open ones go on, for `drain_timeout_s`; then `fail_open` ends the rest. A
     second one ends all waiting. Both exit with 0. The end of the `supervisor` is like two signals.
 
-    It raises this process's limit of open files as far as it can, and takes no more connections than fit.
+    It raises this process's limit of open files as far as it can, and takes no more connections than fit. `on_refused`
+    is told the status of each answer that it gives itself. The `admin` server begins and ends with it.
     """
 
     def __init__(
@@ -47,38 +46,33 @@ class GatewayServer(uvicorn.Server):
         *,
         drain_delay_s: float = 0.0,
         body_timeout_s: float = BODY_TIMEOUT_S,
+        on_refused: Callable[[int], None] = lambda _: None,
+        admin: AdminServer | None = None,
     ) -> None:
         raise_descriptor_limit()
-        super().__init__(
-            uvicorn.Config(
-                app,
-                loop="uvloop",
-                http=bounded_protocol(ConnectionBounds(connections_that_fit(), body_timeout_s)),
-                ws="none",
-                lifespan="on",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_keep_alive=_IDLE_CONNECTION_S,
-                timeout_graceful_shutdown=_LAST_WORDS_S,
-            )
-        )
-        # Its warnings are about what clients send: they would fill the log as clients please.
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        bounds = ConnectionBounds(connections_that_fit(), body_timeout_s, on_refused)
+        super().__init__(uvicorn_config(app, bounds, lifespan="on"))
         self._gate = gate
         self._drain_delay_s = drain_delay_s
         self._drain_timeout_s = drain_timeout_s
         self._fail_open = fail_open
         self._supervisor = supervisor
+        self._admin = admin
         self._grace: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._admin is not None:
+            self._admin.begin()
         settle_garbage_collection()
         if self._supervisor is not None:
             self._supervisor.tell(SERVING)
             asyncio.get_running_loop().add_reader(self._supervisor, self._on_supervisor_gone, self._supervisor)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        admin_ends = [] if self._admin is None else [self._admin.end()]
+        await asyncio.gather(super().shutdown(sockets), *admin_ends)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -124,5 +118,5 @@ class GatewayServer(uvicorn.Server):
         if self._gate.open_requests:
             logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
             await self._fail_open()
-            await self._gate.wait_idle(_LAST_WORDS_S)
+            await self._gate.wait_idle(LAST_WORDS_S)
         self.should_exit = True

@@ -6,12 +6,17 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from vfastml.entrypoints.admin.admin_address import admin_url, claim_admin
+from vfastml.entrypoints.admin.admin_hooks import AdminHooks
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.listening import claim, reserve
+from vfastml.entrypoints.metrics.shared_folder import SharedFolder, shared_folder
 from vfastml.entrypoints.supervisor_line import READY, SERVING, WorkerOrder
 from vfastml.entrypoints.worker_process import WorkerProcess
 from vfastml.utils.logging import configure_logging
@@ -31,19 +36,48 @@ def run_workers(command: Sequence[str], count: int, prog: str, config: GatewayCo
     """Serve with `count` processes of `command`, each a gateway of its own, until SIGTERM or SIGINT. Returns the exit
     status, or leaves by SystemExit 1 before anything has started, when the address cannot be had."""
     configure_logging(config.log_level)
-    with claim(reserve, host, port, config) as reserved:
-        greeting = Greeting(host, reserved, with_key=bool(config.api_keys))
+    with contextlib.ExitStack() as stack:
+        reserved = stack.enter_context(claim(reserve, host, port, config))
         # As they are here: a name could mean another address to a later worker, and port 0 another port.
         address, chosen_port = reserved.getsockname()[:2]
-        return Supervisor(command, WorkerOrder(prog, address, chosen_port, config), count, greeting).run()
+        admin = claim_admin(reserve, port and chosen_port, config, AdminHooks())
+        greeting = Greeting(host, reserved, with_key=bool(config.api_keys), admin_url=admin_url(config, admin))
+        if admin is None:
+            settled, folder = replace(config, admin=False), None
+        else:
+            admin_host, admin_port = stack.enter_context(admin).getsockname()[:2]
+            settled = replace(config, admin_host=admin_host, admin_port=admin_port)
+            folder = stack.enter_context(_folder())
+        order = WorkerOrder(prog, address, chosen_port, settled)
+        return Supervisor(command, order, count, greeting, folder).run()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[SharedFolder]:
+    """For what the workers count. Leaves by SystemExit 1, with one line on stderr, when there can be none."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(shared_folder())
+        except OSError as error:
+            sys.exit(f"There is no room for the metrics of several processes: {error.strerror}.")
+        yield folder
 
 
 class Supervisor:
     """Keeps `count` workers running, each a process of `command` that is given `order`. The first one goes ahead, so
-    that what is wrong with all of them is said once. Should this process die, its workers notice and end."""
+    that what is wrong with all of them is said once. Should this process die, its workers notice and end. They count in
+    the `folder`, if there is one."""
 
-    def __init__(self, command: Sequence[str], order: WorkerOrder, count: int, greeting: Greeting) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        order: WorkerOrder,
+        count: int,
+        greeting: Greeting,
+        folder: SharedFolder | None = None,
+    ) -> None:
         self._command = command
+        self._folder = folder
         self._order = order
         self._count = count
         self._events: set[bytes] = set()
@@ -83,7 +117,8 @@ class Supervisor:
     async def _run_worker(self) -> int:
         """Its exit status, or 1 if there could be no process."""
         try:
-            worker = await WorkerProcess.start(self._command)
+            environment = None if self._folder is None else self._folder.environment()
+            worker = await WorkerProcess.start(self._command, environment)
         except OSError as error:
             logger.error("cannot start a worker: %s", error.strerror)
             return 1
@@ -95,6 +130,8 @@ class Supervisor:
             self._on_event(event)
         status = await worker.wait()
         self._workers.remove(worker)
+        if self._folder is not None:
+            self._folder.forget(worker.pid)
         if not self._stopping.is_set():
             logger.error("worker %d has ended with status %d", worker.pid, status)
         return status

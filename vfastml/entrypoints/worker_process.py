@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vfastml.entrypoints.supervisor_line import WorkerOrder
 
@@ -20,14 +20,16 @@ class WorkerProcess:
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> WorkerProcess:
-        """Raises OSError when the machine has no room for it."""
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> WorkerProcess:
+        """With this process's environment unless there is another. Raises OSError when the machine has no room."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             try:
                 # A group of its own: Ctrl-C reaches the supervisor alone, which passes it on once.
-                process = await asyncio.create_subprocess_exec(*command, stdin=theirs.fileno(), process_group=0)
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdin=theirs.fileno(), env=environment, process_group=0
+                )
             except OSError:
                 ours.close()
                 raise

@@ -1,0 +1,58 @@
+"""All that a gateway measures, and how it is told to Prometheus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from vfastml import __version__
+from vfastml.engine.dispatch_engine import DispatchEngine
+from vfastml.engine.request_observer import RequestObserver
+from vfastml.entrypoints.metrics.engine_collector import EngineCollector
+from vfastml.entrypoints.metrics.held_requests import HeldRequests
+from vfastml.entrypoints.metrics.http_metrics import HttpMetrics
+from vfastml.entrypoints.metrics.process_collector import ProcessesCollector
+from vfastml.entrypoints.metrics.request_metrics import RequestMetrics
+from vfastml.entrypoints.metrics.shared_folder import VARIABLE, counting_processes
+
+
+class GatewayMetrics:
+    """Of this process; or, where PROMETHEUS_MULTIPROC_DIR names a folder, of all processes that count in it, but for
+    the model servers of `engine`, which all of them see."""
+
+    def __init__(self, engine: Callable[[], DispatchEngine]) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, of which nobody asks
+        self._registry = CollectorRegistry()
+        folder = os.environ.get(VARIABLE)
+        own = None if folder else self._registry
+        self._requests = RequestMetrics(own)
+        self._held = HeldRequests(own, lambda: engine().held_requests)
+        self.http = HttpMetrics(own)
+        build = Gauge(
+            "vfastml:build_info",
+            "1, for the version of the gateway.",
+            ("version",),
+            multiprocess_mode="livemax",
+            registry=own,
+        )
+        build.labels(__version__).set(1)
+        if folder:
+            MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call]
+        pids = (lambda: counting_processes(folder)) if folder else (lambda: [os.getpid()])
+        self._registry.register(ProcessesCollector(pids))
+        self._registry.register(EngineCollector(lambda: engine().servers()))
+
+    @property
+    def observers(self) -> tuple[RequestObserver, ...]:
+        """Of the requests that are to be counted."""
+        return self._requests, self._held
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as they stand now, and their content type: the one of the two text formats that `accept`, the
+        header, asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
