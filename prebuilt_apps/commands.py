@@ -27,6 +27,7 @@ COMMANDS = (
     Command("api-server", "prebuilt_apps.openai.api_server", "run a gateway alone"),
     Command("chat", "prebuilt_apps.cli.chat", "talk to a model in the terminal"),
     Command("models", "prebuilt_apps.cli.models", "list the models of this machine; `models fetch URI` gets one"),
+    Command("usage", "prebuilt_apps.cli.usage", "what each key has used, from a gateway's ledger"),
     Command("health", "prebuilt_apps.cli.health", "exit with 0 if a service is ready, with 1 if not"),
 )
 

@@ -53,6 +53,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         help="requests to log: all, those that failed, or none (default: errors)",
     )
     add_admin_flags(parser)
+    add_ledger_flags(parser)
     add_bound_flags(parser)
     add_time_flags(parser)
 
@@ -86,6 +87,18 @@ def add_admin_flags(parser: argparse._ActionsContainer) -> None:
         help="port of that listener; 0 takes a free one (default: the one after --port, if it is free)",
     )
     add("--no-admin", action="store_true", help="no such listener, and nothing is measured")
+
+
+def add_ledger_flags(parser: argparse._ActionsContainer) -> None:
+    """Where it is written down who has used how much."""
+    add = parser.add_argument
+    add("--ledger", metavar="FILE", help="SQLite file of what each key has used: see `vfastml usage` (default: none)")
+    add(
+        "--ledger-keep-days",
+        type=flag_types.positive,
+        metavar="DAYS",
+        help="how long its rows of single requests are kept; sums by day, key and model are for ever (default: 90)",
+    )
 
 
 def add_bound_flags(parser: argparse._ActionsContainer) -> None:
@@ -150,6 +163,8 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "max_step_s": options.max_step,
         "max_open": options.max_open,
         "max_open_per_key": options.max_open_per_key,
+        "ledger": options.ledger,
+        "ledger_keep_days": options.ledger_keep_days,
         "insecure": options.insecure,
         "admin": not options.no_admin,
         "admin_host": options.admin_host,

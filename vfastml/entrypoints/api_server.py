@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import functools
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -17,6 +19,7 @@ from starlette.types import ASGIApp
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.request_observer import RequestObserver
+from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.admin.admin_address import admin_url, asks_key, claim_admin
 from vfastml.entrypoints.admin.admin_app import admin_app
@@ -33,6 +36,8 @@ from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.health import health_routes
 from vfastml.entrypoints.http_errors import ErrorMiddleware, install_error_handlers
+from vfastml.entrypoints.ledger.errors import LedgerError
+from vfastml.entrypoints.ledger.quota import Quota
 from vfastml.entrypoints.listening import bind, claim, join
 from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
 from vfastml.entrypoints.metrics.http_metrics import MetricsMiddleware
@@ -49,6 +54,9 @@ from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
 from vfastml.entrypoints.timings import SERVER_TIMING
 from vfastml.utils.logging import configure_logging
 
+if TYPE_CHECKING:
+    from vfastml.entrypoints.ledger.ledger import Ledger
+
 _SHOWN_TO_PAGES = ("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
 """Response headers that a web page of another origin may read."""
 
@@ -63,7 +71,10 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig | None = None, dispatch_engine: DispatchEngine | None = None) -> None:
         self._config = config or GatewayConfig()
+        if dispatch_engine is not None and self._config.ledger is not None:
+            raise ValueError("a ledger is for an engine that the gateway makes: give one of your own its observers")
         self._engine = dispatch_engine
+        self._ledger: Ledger | None = None
         self._app: FastAPI | None = None
         self._metrics: GatewayMetrics | None = None
         self._admin_hooks = AdminHooks()
@@ -85,7 +96,8 @@ class Gateway:
 
     @property
     def dispatch_engine(self) -> DispatchEngine:
-        """The way to the model servers, made on first use from what is configured by then."""
+        """The way to the model servers, made on first use from what is configured by then. Raises LedgerError when its
+        ledger cannot be had."""
         if self._engine is None:
             config = self._config
             self._engine = DispatchEngine(
@@ -102,6 +114,19 @@ class Gateway:
         """The admin listener's routes, for another ASGI server: not below `app`, and where clients do not come. It asks
         for an operator's key if any key is one's. Raises RuntimeError when `admin` is False."""
         return self._admin_app(asks_key=True)
+
+    def _opened_ledger(self) -> Ledger | None:
+        config = self._config
+        if config.ledger is None:
+            return None
+        # Its library takes a good part of a gateway's start, so only a gateway that needs it waits for it.
+        module = import_module("vfastml.entrypoints.ledger.ledger")
+        ledger: Ledger = module.Ledger(config.ledger, keep_days=config.ledger_keep_days, quota_of=self._quota_lookup())
+        return ledger
+
+    def _quota_lookup(self) -> Callable[[Tenant], Quota | None] | None:
+        """What the ledger is held against; None: keys have no quotas."""
+        return None
 
     def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:
         """Set fields of GatewayConfig; `dispatch_engine` names the kind of engine, of which there is one. Raises
@@ -121,10 +146,11 @@ class Gateway:
 
     def run(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is open and return. Leaves by SystemExit 1, with one line on
-        stderr, when the address cannot be had, or may not be without keys.
+        stderr, when the address cannot be had, or may not be without keys, or when the ledger cannot be had.
 
         This is one process. Several on one port are for the command line (`vfastml api-server --workers N`), whose
         gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
+        self._build_or_exit()
         config = self._config
         configure_logging(config.log_level)
         with claim(bind, host, port, config) as listener:
@@ -137,10 +163,17 @@ class Gateway:
     def run_worker(self, host: str, port: int, supervisor: SupervisorLine) -> None:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part."""
+        self._build_or_exit()
         with claim(join, host, port, self._config) as listener:
             admin = claim_admin(join, port, self._config, self._admin_hooks)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])
+
+    def _build_or_exit(self) -> None:
+        try:
+            self.build()
+        except LedgerError as error:
+            sys.exit(f"Cannot start: {error}.")
 
     def _server(self, admin: socket.socket | None, supervisor: SupervisorLine | None = None) -> GatewayServer:
         config, metrics = self._config, self._measuring()
@@ -171,7 +204,9 @@ class Gateway:
     def _observers(self) -> list[RequestObserver]:
         """Those that watch requests, in the order in which they are asked."""
         metrics = self._measuring()
-        return [] if metrics is None else [*metrics.observers]
+        self._ledger = self._opened_ledger()
+        books = () if self._ledger is None else self._ledger.observers
+        return [*books, *(() if metrics is None else metrics.observers)]
 
     def _complete(self) -> None:
         if not self._is_complete:
@@ -227,6 +262,8 @@ class Gateway:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         configure_logging(self._config.log_level)
         await self.dispatch_engine.start()
+        if self._ledger is not None:
+            self._ledger.start()
         waiting = asyncio.create_task(self._wait_ready())
         try:
             yield
@@ -234,6 +271,8 @@ class Gateway:
             waiting.cancel()
             await self._background.close()
             await self.dispatch_engine.close()
+            if self._ledger is not None:
+                await self._ledger.close()
 
     async def _wait_ready(self) -> None:
         await self.dispatch_engine.wait_ready()

@@ -79,6 +79,10 @@ class GatewayConfig:
     """Where that listens; operators need a key where other machines reach it."""
     admin_port: int | None = None
     """None: the port after the gateway's own, or no such listener if that one is taken; 0: a free one."""
+    ledger: str | None = None
+    """The file in which it is written down what each key has used; None: nowhere."""
+    ledger_keep_days: int = 90
+    """How long its rows of single requests are kept; its totals are for ever."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))
@@ -89,9 +93,11 @@ class GatewayConfig:
         object.__setattr__(self, "cors_origins", origins)
         _check_root_path(self.root_path)
         object.__setattr__(self, "log_level", checked_level(self.log_level))
+        if self.ledger == "":
+            raise ValueError("the ledger is the name of a file, which is empty")
         if self.access_log not in ACCESS_LOGS:
             raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
-        for name in ("keep_alive_s", "max_body_bytes", "max_step_s", "max_open", "body_timeout_s"):
+        for name in ("keep_alive_s", "max_body_bytes", "max_step_s", "max_open", "body_timeout_s", "ledger_keep_days"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")
         for name in ("drain_delay_s", "drain_timeout_s", "request_timeout_s", "hold_s", "max_held", "max_open_per_key"):
