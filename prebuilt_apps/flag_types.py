@@ -77,6 +77,14 @@ def temperature(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError("must be a number between 0 and 1")
+    return value
+
+
 def memory(text: str) -> int:
     """Bytes."""
     return _told(parse_memory, text)

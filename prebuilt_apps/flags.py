@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from prebuilt_apps import flag_types
 from prebuilt_apps.variables import nearest, variable_of
 from vfastml.engine.server_table import MAX_STEP_S
-from vfastml.utils.logging import LEVELS
+from vfastml.utils.logging import LEVELS, LOG_FORMATS
 
 _FROM_VARIABLE = object()
 """Stands in a namespace for a value that the environment has, until the command line has had its say."""
@@ -120,6 +120,7 @@ def add_process_flags(parser: argparse._ActionsContainer) -> None:
     )
     levels = f"{{{','.join(LEVELS)}}}"
     add("--log-level", type=flag_types.log_level, default="info", metavar=levels, help="least severe level to show")
+    add("--log-format", choices=LOG_FORMATS, default="text", help="of log lines: for people, or an object a line")
     # As the first VFastML spelt it.
     add(
         "--log_level",

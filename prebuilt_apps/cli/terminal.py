@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from vfastml.utils.logging import ESCAPED
+from vfastml.utils.log_formats import ESCAPED
 
 _ESCAPED = {code: escaped for code, escaped in ESCAPED.items() if chr(code) not in "\n\t"}
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     options = parser.parse(arguments)
     _settle(parser, options)
     warn_of_unknown_variables(parser)
-    configure_logging(options.log_level)
+    configure_logging(options.log_level, options.log_format, "supervisor")
     grace_s = (options.drain_delay or 0.0) + options.drain_timeout
     return Supervisor(*_processes(arguments, options), grace_s).run()
 
@@ -53,6 +53,7 @@ def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
     config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog).GatewayConfig
     try:
         settings = config(**api_server.settings_of(options))
+        api_server.check_traces(settings, parser.prog)
         model_server.load_kwargs(options)
     except ValueError as error:
         parser.error(str(error))
@@ -82,7 +83,8 @@ def _processes(arguments: list[str], options: argparse.Namespace) -> tuple[Child
     _, for_model_server = gateway.parse_known_args(arguments)
     _, for_gateway = model.parse_known_args(arguments)
     _, for_gateway = _settled_here().parse_known_args(for_gateway)
-    both = ["--log-level", options.log_level, "--drain-timeout", str(options.drain_timeout)]
+    both = ["--log-level", options.log_level, "--log-format", options.log_format]
+    both += ["--drain-timeout", str(options.drain_timeout)]
     both += ["--max-step", str(options.max_step)]
     both += ["--insecure"] if options.insecure else []
     servers = [text for endpoint in options.model_server for text in ("--model-server", endpoint)]

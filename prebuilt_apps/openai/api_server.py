@@ -56,6 +56,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add_ledger_flags(parser)
     add_bound_flags(parser)
     add_time_flags(parser)
+    add_trace_flags(parser)
 
 
 def add_key_flags(parser: argparse._ActionsContainer) -> None:
@@ -143,6 +144,24 @@ def add_time_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_trace_flags(parser: argparse._ActionsContainer) -> None:
+    """Where traces go."""
+    add = parser.add_argument
+    add(
+        "--trace-endpoint",
+        metavar="URL",
+        help="OpenTelemetry collector that gets traces over HTTP, such as http://127.0.0.1:4318; what it wants for "
+        "headers is in OTEL_EXPORTER_OTLP_HEADERS (default: none)",
+    )
+    add("--trace-file", metavar="FILE", help="file that gets each span of a trace as a line of JSON (default: none)")
+    add(
+        "--trace-sample",
+        type=flag_types.share,
+        metavar="SHARE",
+        help="of requests that are traced, 0 to 1, where the client has not decided it (default: 0.01)",
+    )
+
+
 def build_parser(prog: str = _PROG) -> FlagParser:
     """The command line."""
     parser = FlagParser(prog, "OpenAI-compatible HTTP in front of one or more VFastML model servers.")
@@ -170,6 +189,10 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "admin_host": options.admin_host,
         "admin_port": options.admin_port,
         "log_level": options.log_level,
+        "log_format": options.log_format,
+        "trace_endpoint": options.trace_endpoint,
+        "trace_file": options.trace_file,
+        "trace_sample": options.trace_sample,
         "request_timeout_s": options.request_timeout,
         "body_timeout_s": options.body_timeout,
         "drain_delay_s": options.drain_delay,
@@ -188,6 +211,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     try:
         settings = settings_of(options)
         config = config_class(**settings)
+        check_traces(config, prog)
     except ValueError as error:
         parser.error(str(error))
     if options.workers > 1:
@@ -197,6 +221,13 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     gateway.configure(**settings)
     gateway.run(options.host, options.port)
     return 0
+
+
+def check_traces(config: Any, prog: str) -> None:
+    """Leaves by SystemExit 1 where the packages are missing that traces need. Raises ValueError with a sentence for the
+    operator where they cannot be kept."""
+    if config.is_traced:
+        import_part("vfastml.entrypoints.tracing.exporters", extra="trace", prog=prog).check(config)
 
 
 def _keys(options: argparse.Namespace) -> list[str]:

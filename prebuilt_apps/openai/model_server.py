@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
         model_load_kwargs = load_kwargs(options)
     except ValueError as error:
         parser.error(str(error))
-    configure_logging(options.log_level)
+    configure_logging(options.log_level, options.log_format, "model-server")
     for number in (signal.SIGINT, signal.SIGTERM):
         # Until run_forever owns them. An exit would be an exception, and the libraries' imports swallow some.
         signal.signal(number, lambda *_: os._exit(0))
@@ -234,6 +234,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
         max_step_s=options.max_step,
         ready_fd=getattr(options, "ready_fd", None),
         log_level=options.log_level,
+        log_format=options.log_format,
     ).run_forever()
 
 

@@ -14,7 +14,8 @@ from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
-from vfastml.utils.logging import OneLineFormatter, checked_level, configure_logging
+from vfastml.utils.log_formats import OneLineFormatter
+from vfastml.utils.logging import checked_level, configure_logging
 
 
 def formatted(message: str, *arguments: object) -> str:

@@ -267,7 +267,7 @@ class _Stops(Doubler):
 
 def test_loaded_server_is_not_loaded_again_to_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Stops, "_own_signals", lambda self: None)
-    monkeypatch.setattr(model_server, "configure_logging", lambda level: None)
+    monkeypatch.setattr(model_server, "configure_logging", lambda *_: None)
     monkeypatch.setattr(model_server.sys, "setswitchinterval", lambda seconds: None)
     server = _Stops("numbers", "numbers", max_wait_ms=1, rpc_port=0)
     server.submit(one_shot("a", 1))

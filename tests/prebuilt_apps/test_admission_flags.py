@@ -52,7 +52,7 @@ def test_bounds_of_a_model_server_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_
             pass
 
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(model_server, "configure_logging", lambda _: None)
+    monkeypatch.setattr(model_server, "configure_logging", lambda *_: None)
     monkeypatch.setattr(model_server_text_hf, "TextGenerationModelServerHF", Server)
     model_server.main(["--max-waiting", "0", "--max-waiting-tokens", "100", "--model-uri", str(tmp_path)])
     assert (given["max_waiting"], given["max_waiting_tokens"]) == (0, 100)

@@ -25,7 +25,8 @@ def failure(request_id: str, error: Exception, otherwise: str) -> Failed:
     """The terminal reply. An error of ours goes out as it is, too little memory as a reason to try again later; of
     anything else the client hears only the sentence `otherwise`, and the log all."""
     if not isinstance(error, VFastMLError):
-        logger.error("request %s failed; the others go on", request_id, exc_info=error)
+        fields = {"request_id": request_id}
+        logger.error("request %s failed; the others go on", request_id, exc_info=error, extra={"fields": fields})
         error = _as_ours(error, otherwise)
     return Failed.of(request_id, error)
 

@@ -1,9 +1,13 @@
-"""A log line for HTTP requests, and an `x-request-id` for each. Never a body, a query string or a header's value."""
+"""A log line for HTTP requests, and an `x-request-id` for each. Never a body, a query string or a header's value.
+
+Lines of JSON have what is in the sentence as fields too (method, route, status and duration_ms), and what else is noted
+of the request (see request_notes.py)."""
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,7 +15,9 @@ from vfastml.engine.request_handles import REQUEST_NAME
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.auth import FREE_PATHS
 from vfastml.entrypoints.limits import REQUEST_ID
+from vfastml.entrypoints.request_notes import NOTES, RequestNotes, route_template
 from vfastml.entrypoints.root_path import route_path
+from vfastml.utils.log_fields import LOG_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +52,17 @@ class AccessLogMiddleware:
                 message = {**message, "headers": headers}
             await send(message)
 
-        before = REQUEST_NAME.set(request_id)
+        notes = RequestNotes(request_id)
+        before = REQUEST_NAME.set(request_id), NOTES.set(notes), LOG_FIELDS.set({"request_id": request_id})
         try:
             await self.app(scope, receive, marked_send)
         finally:
-            REQUEST_NAME.reset(before)
-            self._log(scope, status, time.monotonic() - started_at, request_id)
+            self._log(scope, status, time.monotonic() - started_at, notes)
+            REQUEST_NAME.reset(before[0])
+            NOTES.reset(before[1])
+            LOG_FIELDS.reset(before[2])
 
-    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _log(self, scope: Scope, status: int, seconds: float, notes: RequestNotes) -> None:
         path = route_path(scope)
         is_probe = path in FREE_PATHS
         is_error = status >= 400 and status != CLIENT_CLOSED_REQUEST and not is_probe
@@ -65,8 +74,14 @@ class AccessLogMiddleware:
                 path[:_MAX_PATH_CHARS],
                 status,
                 seconds * 1000,
-                request_id,
+                notes.request_id,
+                extra={"fields": _fields(scope, status, seconds, notes)},
             )
+
+
+def _fields(scope: Scope, status: int, seconds: float, notes: RequestNotes) -> dict[str, Any]:
+    answered = {"method": scope["method"], "route": route_template(scope), "status": status}
+    return {**answered, "duration_ms": round(seconds * 1000, 3), **notes.fields()}
 
 
 def _request_id(scope: Scope) -> str:

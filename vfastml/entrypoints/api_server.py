@@ -47,15 +47,18 @@ from vfastml.entrypoints.openai.models import models_routes
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
 from vfastml.entrypoints.openai.responses.routes import responses_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
+from vfastml.entrypoints.request_notes import NotedKeyMiddleware, TokenNotes
 from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
 from vfastml.entrypoints.serving import GatewayServer
 from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
 from vfastml.entrypoints.timings import SERVER_TIMING
+from vfastml.entrypoints.tracing.choice import tracing_for
 from vfastml.utils.logging import configure_logging
 
 if TYPE_CHECKING:
     from vfastml.entrypoints.ledger.ledger import Ledger
+    from vfastml.entrypoints.tracing.request_tracing import RequestTracing
 
 _SHOWN_TO_PAGES = ("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
 """Response headers that a web page of another origin may read."""
@@ -128,6 +131,15 @@ class Gateway:
         """What the ledger is held against; None: keys have no quotas."""
         return None
 
+    @functools.cached_property
+    def _tracing(self) -> RequestTracing | None:
+        return tracing_for(self._config)
+
+    @property
+    def _notes_requests(self) -> bool:
+        """Whether log lines tell more of a request than a sentence holds."""
+        return self._config.log_format == "json" and self._config.access_log != "off"
+
     def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:
         """Set fields of GatewayConfig; `dispatch_engine` names the kind of engine, of which there is one. Raises
         TypeError for unknown options, ValueError for a bad value, and RuntimeError once the engine or the routes have
@@ -152,7 +164,7 @@ class Gateway:
         gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
         self._build_or_exit()
         config = self._config
-        configure_logging(config.log_level)
+        configure_logging(config.log_level, config.log_format, "gateway")
         with claim(bind, host, port, config) as listener:
             admin = claim_admin(bind, port and listener.getsockname()[1], config, self._admin_hooks)
             greeting = Greeting(host, listener, with_key=bool(config.api_keys), admin_url=admin_url(config, admin))
@@ -203,10 +215,16 @@ class Gateway:
 
     def _observers(self) -> list[RequestObserver]:
         """Those that watch requests, in the order in which they are asked."""
-        metrics = self._measuring()
+        observers: list[RequestObserver] = []
+        if self._tracing is not None:  # first: traces are to see what others refuse
+            observers.append(self._tracing.observer())
         self._ledger = self._opened_ledger()
-        books = () if self._ledger is None else self._ledger.observers
-        return [*books, *(() if metrics is None else metrics.observers)]
+        observers += () if self._ledger is None else self._ledger.observers
+        metrics = self._measuring()
+        observers += () if metrics is None else metrics.observers
+        if self._notes_requests:
+            observers.append(TokenNotes())
+        return observers
 
     def _complete(self) -> None:
         if not self._is_complete:
@@ -237,6 +255,8 @@ class Gateway:
         app.add_middleware(AdmissionMiddleware, max_open=config.max_open, max_open_per_key=config.max_open_per_key)
         app.add_middleware(DeadlineMiddleware, timeout_s=config.request_timeout_s)
         app.add_middleware(DrainMiddleware, gate=self._gate)
+        if self._notes_requests:
+            app.add_middleware(NotedKeyMiddleware)
         app.add_middleware(AuthMiddleware, keys=KeyRing(config.api_keys))
         app.add_middleware(ErrorMiddleware)
         if config.cors_origins:
@@ -249,6 +269,8 @@ class Gateway:
                 allow_headers=("*",),
                 expose_headers=_SHOWN_TO_PAGES,
             )
+        if self._tracing is not None:
+            app.add_middleware(self._tracing.layer, tracer=self._tracing.tracer, share=config.trace_sample)
         app.add_middleware(AccessLogMiddleware, shown=config.access_log)
         if (metrics := self._measuring()) is not None:
             app.add_middleware(MetricsMiddleware, metrics=metrics.http, paths=self._paths)
@@ -260,7 +282,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        configure_logging(self._config.log_level)
+        configure_logging(self._config.log_level, self._config.log_format, "gateway")
         await self.dispatch_engine.start()
         if self._ledger is not None:
             self._ledger.start()
@@ -273,6 +295,8 @@ class Gateway:
             await self.dispatch_engine.close()
             if self._ledger is not None:
                 await self._ledger.close()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
 
     async def _wait_ready(self) -> None:
         await self.dispatch_engine.wait_ready()

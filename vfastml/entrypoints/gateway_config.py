@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.entrypoints.admission import MAX_OPEN
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
-from vfastml.utils.logging import checked_level
+from vfastml.utils.logging import checked_level, checked_log_format
 
 ACCESS_LOGS = ("all", "errors", "off")
+TRACE_SAMPLE = 0.01
 
+_OTLP_PATH = "/v1/traces"
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -48,6 +51,8 @@ class GatewayConfig:
     root_path: str = ""
     """The prefix under which a proxy publishes the gateway, such as `/llm`, whether it takes it off or passes it on."""
     log_level: str = "info"
+    log_format: str = "text"
+    """Of log lines: `text` or `json`."""
     access_log: str = "errors"
     """Which requests are logged: `all`, those that ended as `errors`, or none (`off`)."""
     drain_delay_s: float = 0.0
@@ -83,6 +88,13 @@ class GatewayConfig:
     """The file in which it is written down what each key has used; None: nowhere."""
     ledger_keep_days: int = 90
     """How long its rows of single requests are kept; its totals are for ever."""
+    trace_endpoint: str = ""
+    """Where an OpenTelemetry collector takes traces over HTTP, `http://host:4318`; empty: nowhere. Needs the packages
+    of `vfastml[trace]`."""
+    trace_file: str = ""
+    """A file that gets each span of a trace as a line of JSON; empty: none. Needs the same packages."""
+    trace_sample: float = TRACE_SAMPLE
+    """The share of requests that are traced, 0 to 1, of those that do not come with a trace of their client's."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))
@@ -95,6 +107,7 @@ class GatewayConfig:
         object.__setattr__(self, "log_level", checked_level(self.log_level))
         if self.ledger == "":
             raise ValueError("the ledger is the name of a file, which is empty")
+        checked_log_format(self.log_format)
         if self.access_log not in ACCESS_LOGS:
             raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
         for name in ("keep_alive_s", "max_body_bytes", "max_step_s", "max_open", "body_timeout_s", "ledger_keep_days"):
@@ -103,6 +116,19 @@ class GatewayConfig:
         for name in ("drain_delay_s", "drain_timeout_s", "request_timeout_s", "hold_s", "max_held", "max_open_per_key"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
+        object.__setattr__(self, "trace_endpoint", _checked_trace_endpoint(self.trace_endpoint))
+        self._check_trace_sample()
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether traces go anywhere."""
+        return bool(self.trace_endpoint or self.trace_file)
+
+    def _check_trace_sample(self) -> None:
+        if not 0 <= self.trace_sample <= 1:
+            raise ValueError("trace_sample must be a share between 0 and 1")
+        if self.trace_sample != TRACE_SAMPLE and not self.is_traced:
+            raise ValueError("trace_sample says nothing without a trace_endpoint or a trace_file")
 
     def with_options(self, options: dict[str, Any]) -> GatewayConfig:
         """A copy with these options set. Raises TypeError for unknown ones, by name."""
@@ -139,3 +165,19 @@ def _check_root_path(path: str) -> None:
     first = path.split("/")[1] if path else ""
     if first in (*_FIRST_OF_ROUTES, *_FIRST_OF_PAGES):
         raise ValueError(f"bad root path {path!r}: routes of the gateway begin with /{first}, choose another beginning")
+
+
+def _checked_trace_endpoint(url: str) -> str:
+    """With the path that OTLP has, where it has none. Raises ValueError for what is no such address."""
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or parts.query or parts.fragment or not url.isprintable():
+        raise ValueError("trace_endpoint must be the address of a collector, such as http://127.0.0.1:4318")
+    if "@" in parts.netloc:
+        raise ValueError("trace_endpoint has no place for a password: put it into OTEL_EXPORTER_OTLP_HEADERS")
+    return url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{_OTLP_PATH}"

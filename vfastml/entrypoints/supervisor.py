@@ -35,7 +35,7 @@ _PATIENCE_S = 10.0
 def run_workers(command: Sequence[str], count: int, prog: str, config: GatewayConfig, host: str, port: int) -> int:
     """Serve with `count` processes of `command`, each a gateway of its own, until SIGTERM or SIGINT. Returns the exit
     status, or leaves by SystemExit 1 before anything has started, when the address cannot be had."""
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, config.log_format, "supervisor")
     with contextlib.ExitStack() as stack:
         reserved = stack.enter_context(claim(reserve, host, port, config))
         # As they are here: a name could mean another address to a later worker, and port 0 another port.

@@ -82,6 +82,7 @@ class ModelServer:
         max_waiting_tokens: int = MAX_WAITING_TOKENS,
         ready_fd: int | None = None,
         log_level: str = "info",
+        log_format: str = "text",
     ) -> None:
         if max_step_s <= 0:
             raise ValueError("max_step_s must be positive")
@@ -102,6 +103,7 @@ class ModelServer:
         self.ready_fd = ready_fd
         """Gets one line when the model is ready, for whoever has started this process, and is closed then."""
         self.log_level = log_level
+        self.log_format = log_format
         self._link = ServerLink(rpc_host, rpc_port, self.prepare, Admission(max_waiting, max_waiting_tokens))
         self._inbox = self._link.inbox
         self._phase = "starting"
@@ -173,7 +175,7 @@ class ModelServer:
     def run_forever(self) -> None:
         """Serves until SIGTERM or Ctrl-C, then finishes what is open and returns. Exits with 1 if it cannot start or
         does not come to its end, and with 70 if the model breaks or one of its steps does not end."""
-        configure_logging(self.log_level)
+        configure_logging(self.log_level, self.log_format, "model-server")
         # A busy Python thread otherwise keeps the interpreter from the others for 5 ms at a time.
         sys.setswitchinterval(1e-4)
         self._own_signals()

@@ -45,6 +45,7 @@ from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.gateways import Gateways
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
+from vfastml.utils.log_fields import LOG_FIELDS
 from vfastml.utils.rare_warning import RareWarning
 
 logger = logging.getLogger(__name__)
@@ -296,10 +297,13 @@ class ServerLink:
             self._gateways.tell(identity, self._announced)
 
     def _take(self, identity: bytes, request: WorkReq) -> None:
+        before = LOG_FIELDS.set({"request_id": request.request_id})
         try:
             reply = self._first_reply(identity, request)
         except Exception as error:
             reply = failure(request.request_id, error, "The request could not be prepared.")
+        finally:
+            LOG_FIELDS.reset(before)
         self._gateways.add(identity, reply)
 
     def _first_reply(self, identity: bytes, request: WorkReq) -> Accepted | Answer | Failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
@@ -15,8 +15,11 @@ from vfastml.engine.dispatch_replies import (
     Detokenized,
     Failed,
     Finished,
+    Goaway,
+    Hello,
     Output,
     Reply,
+    Status,
     StepReply,
     Tokenized,
 )
@@ -89,12 +92,21 @@ def frame_of(reply: Reply) -> bytes | None:
     try:
         frame = wire.encode_reply(reply)
     except Exception as error:  # whatever an author's value raises
-        logger.error("a %s cannot be encoded", type(reply).__name__, exc_info=error)
+        logger.error("a %s cannot be encoded", type(reply).__name__, exc_info=error, extra=_about(reply))
         return None
     if len(frame) > wire.MAX_MESSAGE_BYTES:
-        logger.error("a %s of %d bytes is too large for the wire", type(reply).__name__, len(frame))
+        logger.error(
+            "a %s of %d bytes is too large for the wire", type(reply).__name__, len(frame), extra=_about(reply)
+        )
         return None
     return frame
+
+
+def _about(reply: Reply) -> dict[str, Any]:
+    """Of a log line: which request it is about, where it is a single one."""
+    parts = [*reply.deltas, *reply.ended] if isinstance(reply, StepReply) else [reply]
+    ids = {part.request_id for part in parts if not isinstance(part, Hello | Status | Goaway)}
+    return {"fields": {"request_id": ids.pop()} if len(ids) == 1 else {}}
 
 
 def sendable(reply: _R) -> _R | Failed:

@@ -79,7 +79,8 @@ class ChatTemplate:
             reason = str(error)[:200]
             raise InvalidRequestError(f"The model's chat template refused: {reason}", param="messages") from error
         except Exception as error:
-            logger.info("chat template failed: %r", error)
+            # Its name alone: what it says may have words of the messages.
+            logger.info("the chat template failed with a %s", type(error).__name__)
             raise InvalidRequestError("The messages do not fit the model's chat template.", param="messages") from error
 
     def _rendered(self, messages: list[Message], options: TemplateOptions, tools: Sequence[Message]) -> str:

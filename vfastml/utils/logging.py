@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from vfastml.utils.log_formats import JsonFormatter, OneLineFormatter
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+LOG_FORMATS = ("text", "json")
 _OTHER_NAMES = {"warn": "warning"}
-
-ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160), 0x2028, 0x2029)}
-"""For str.translate: control characters and line ends, written out."""
-
-
-class OneLineFormatter(logging.Formatter):
-    """Escapes control characters in the message, so that text sent by a client cannot forge a line or drive a terminal.
-    A traceback that we log ourselves keeps its lines."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).translate(ESCAPED)
 
 
 def checked_level(name: str) -> str:
@@ -30,16 +23,51 @@ def checked_level(name: str) -> str:
     return level
 
 
-def configure_logging(level: str) -> None:
+def checked_log_format(name: str) -> str:
+    """The name, if it is one of LOG_FORMATS. Raises ValueError for another one."""
+    if name not in LOG_FORMATS:
+        raise ValueError(f"unknown log format {name!r}: expected one of {', '.join(LOG_FORMATS)}")
+    return name
+
+
+def configure_logging(level: str, log_format: str = "text", process: str = "vfastml") -> None:
     """Show the records of the `vfastml` loggers from `level` up, and other libraries' from warning up, on stderr.
+    `process` is what lines of JSON say that this process is; warnings and errors that nobody has caught are such lines
+    too.
 
     Handlers that the application has set up itself are kept, and ours is not added. Raises ValueError for an unknown
-    level.
+    level or format.
     """
-    level = checked_level(level)
+    level, as_json = checked_level(level), checked_log_format(log_format) == "json"
     root = logging.getLogger()
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(OneLineFormatter())
+        handler.setFormatter(JsonFormatter(process) if as_json else OneLineFormatter())
         root.addHandler(handler)
+        if as_json:
+            _log_what_is_uncaught()
     logging.getLogger("vfastml").setLevel(level.upper())
+
+
+def _log_what_is_uncaught() -> None:
+    """What the interpreter itself would write on stderr, over several lines."""
+    logging.captureWarnings(True)
+    before = sys.excepthook
+
+    def log_last(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            before(kind, error, traceback)
+        else:
+            _uncaught("The process ends with an error that nobody has caught.", error)
+
+    sys.excepthook = log_last
+    threading.excepthook = _told("A thread has ended with an error.")
+    sys.unraisablehook = _told("An error could not be raised.")
+
+
+def _told(message: str) -> Callable[[threading.ExceptHookArgs | sys.UnraisableHookArgs], None]:
+    return lambda args: _uncaught(message, args.exc_value)
+
+
+def _uncaught(message: str, error: BaseException | None) -> None:
+    logging.getLogger("vfastml").critical(message, exc_info=error)

@@ -1,0 +1,91 @@
+"""What is learnt of an HTTP request on its way in and out, for its log line and its trace. Never a word of a client's,
+but for a short and plain id."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from vfastml.engine.request_observer import ObservedRequest, SilentObserver
+from vfastml.engine.tenant import TENANT
+
+MAX_DISPATCHED = 16
+"""Ids that are kept of what one HTTP request has dispatched: a list of prompts may be long."""
+
+
+@dataclass(slots=True)
+class RequestNotes:
+    """Of one HTTP request."""
+
+    request_id: str
+    """Its `x-request-id`."""
+    trace_id: str | None = None
+    """Of the trace that it belongs to, its client's or our own."""
+    key: str | None = None
+    """The name of the key that it came with."""
+    dispatched: list[str] = field(default_factory=list)
+    """The ids under which model servers, and the ledger, know what it has dispatched."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """For a log line: what is known."""
+        known: dict[str, Any] = {"request_id": self.request_id}
+        if self.trace_id is not None:
+            known["trace_id"] = self.trace_id
+        if self.key is not None:
+            known["key"] = self.key
+        if self.dispatched:
+            known |= {"dispatched": self.dispatched, "prompt_tokens": self.prompt_tokens}
+            known |= {"completion_tokens": self.completion_tokens}
+        return known
+
+
+NOTES: ContextVar[RequestNotes | None] = ContextVar("vfastml.request_notes", default=None)
+"""Those of the HTTP request that this task, and those that it starts, work for."""
+
+
+def route_template(scope: Scope) -> str | None:
+    """The path of the route that has answered, with its parameters' names in the place of values; None: no route."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else None
+
+
+class NotedKeyMiddleware:
+    """Notes whose key it was. It sits directly inside of the layer that knows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        notes, tenant = NOTES.get(), TENANT.get()
+        if notes is not None and tenant is not None:
+            notes.key = tenant.name
+        await self.app(scope, receive, send)
+
+
+class TokenNotes(SilentObserver):
+    """Notes what is dispatched for an HTTP request, and the tokens that it came to."""
+
+    def __init__(self) -> None:
+        self._notes: dict[ObservedRequest, RequestNotes] = {}
+
+    def on_dispatched(self, observed: ObservedRequest) -> None:
+        """See RequestObserver."""
+        notes = NOTES.get()
+        if notes is None:
+            return
+        self._notes[observed] = notes
+        if len(notes.dispatched) < MAX_DISPATCHED:
+            notes.dispatched.append(observed.request_id)
+
+    def on_ended(self, observed: ObservedRequest) -> None:
+        """See RequestObserver."""
+        notes = self._notes.pop(observed, None)
+        if notes is not None:
+            usage = observed.usage
+            notes.prompt_tokens += usage.prompt_tokens if usage else observed.num_prompt_tokens
+            notes.completion_tokens += usage.completion_tokens if usage else observed.num_generated_tokens
