@@ -48,6 +48,11 @@ def add_url_flag(parser: argparse._ActionsContainer) -> None:
 def add_service_flags(parser: argparse._ActionsContainer) -> None:
     """Where the service is, and what opens it."""
     add_url_flag(parser)
+    add_key_flag(parser)
+
+
+def add_key_flag(parser: argparse._ActionsContainer) -> None:
+    """What opens a service."""
     help_ = "key that the service asks for; the variable does not show in the list of processes"
     parser.add_argument("--api-key", action=Repeated, type=flag_types.api_key, metavar="KEY", help=help_)
 
@@ -62,12 +67,7 @@ class ServiceClient:
 
     def __init__(self, url: str, api_key: str | None = None, *, silence_s: float = _SILENCE_S) -> None:
         self.url = url
-        self._http = httpx.Client(
-            headers={b"authorization": b"Bearer " + api_key.encode()} if api_key else None,
-            timeout=httpx.Timeout(silence_s, connect=min(silence_s, _CONNECT_S)),
-            # What a proxy for the outer world knows of this machine is not this machine.
-            trust_env=not is_loopback(urlsplit(url).hostname or ""),
-        )
+        self._http = httpx.Client(**http_options(url, api_key, silence_s))
 
     def close(self) -> None:
         """Ends all connections."""
@@ -79,7 +79,7 @@ class ServiceClient:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON body, None if it has none."""
-        with self._told_in_a_sentence():
+        with told_in_a_sentence(self.url):
             response = self._http.get(self.url + path)
         return response.status_code, _json_of(response)
 
@@ -96,7 +96,7 @@ class ServiceClient:
         asked = {name: value for name, value in fields.items() if value is not None}
         body = {"messages": messages, "stream": True, **asked}
         with (
-            self._told_in_a_sentence(),
+            told_in_a_sentence(self.url),
             self._http.stream("POST", f"{self.url}/v1/chat/completions", json=body) as response,
         ):
             if response.status_code != 200:
@@ -104,18 +104,30 @@ class ServiceClient:
                 raise ServiceError(_sentence(response.status_code, _json_of(response)))
             yield from answer_text(response.iter_bytes())
 
-    @contextmanager
-    def _told_in_a_sentence(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NobodyAnswersError(f"Nothing answers at {self.url} ({error}).") from error
-        except httpx.TimeoutException as error:
-            raise ServiceError(f"The service at {self.url} does not answer in time.") from error
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise NobodyAnswersError(f"{self.url} cannot be asked ({error}).") from error
-        except httpx.HTTPError as error:
-            raise ServiceError(f"The connection to {self.url} broke ({error}).") from error
+
+def http_options(url: str, api_key: str | None, silence_s: float) -> dict[str, Any]:
+    """What an HTTP client of a service is made with."""
+    return {
+        "headers": {b"authorization": b"Bearer " + api_key.encode()} if api_key else None,
+        "timeout": httpx.Timeout(silence_s, connect=min(silence_s, _CONNECT_S)),
+        # What a proxy for the outer world knows of this machine is not this machine.
+        "trust_env": not is_loopback(urlsplit(url).hostname or ""),
+    }
+
+
+@contextmanager
+def told_in_a_sentence(url: str) -> Iterator[None]:
+    """Raises ServiceError, or NobodyAnswersError, for what goes wrong on the way to a service."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise NobodyAnswersError(f"Nothing answers at {url} ({error}).") from error
+    except httpx.TimeoutException as error:
+        raise ServiceError(f"The service at {url} does not answer in time.") from error
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise NobodyAnswersError(f"{url} cannot be asked ({error}).") from error
+    except httpx.HTTPError as error:
+        raise ServiceError(f"The connection to {url} broke ({error}).") from error
 
 
 def _json_of(response: httpx.Response) -> Any:
