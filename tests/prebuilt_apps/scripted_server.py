@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 
 class ScriptedServer(ThreadingHTTPServer):
@@ -23,6 +23,10 @@ class ScriptedServer(ThreadingHTTPServer):
         self.bodies_by_path: dict[str, tuple[int, bytes]] = {}
         self.asked: list[tuple[str, dict[str, str], Any]] = []
 
+    def answer_to(self, path: str) -> tuple[int, bytes]:
+        """Status and body."""
+        return self.bodies_by_path.get(path, (self.status, self.body))
+
     def refuse(self, status: int, message: str) -> None:
         """As the gateway does."""
         self.status, self.body = status, json.dumps({"error": {"message": message, "type": "x"}}).encode()
@@ -32,6 +36,9 @@ class ScriptedServer(ThreadingHTTPServer):
         chunks = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
         self.status = 200
         self.body = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + end.encode()
+
+
+S = TypeVar("S", bound=ScriptedServer)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -45,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: Any) -> None:
         self.server.asked.append((self.path, dict(self.headers), body))
-        status, answer = self.server.bodies_by_path.get(self.path, (self.server.status, self.server.body))
+        status, answer = self.server.answer_to(self.path)
         self.send_response(status)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
@@ -55,10 +62,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing into the output of the tests."""
 
 
-@contextmanager
-def scripted_server() -> Iterator[ScriptedServer]:
+def scripted_server() -> AbstractContextManager[ScriptedServer]:
     """One that runs."""
-    with ScriptedServer() as server:
+    return running(ScriptedServer())
+
+
+@contextmanager
+def running(server: S) -> Iterator[S]:
+    """Answers until the end of the `with` block."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

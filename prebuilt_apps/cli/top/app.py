@@ -22,6 +22,7 @@ from prebuilt_apps.cli.top.view import view_of
 
 _WINDOW_S = 60.0
 _LATENCIES_WIDTH = 48
+_TOTALS = ("requests", "answers", "tokens")
 
 
 class TopApp(App[None]):
@@ -45,7 +46,6 @@ class TopApp(App[None]):
         Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("p", "pause", "Pause"),
         Binding("s", "sort", "Sort"),
-        Binding("up,down,left,right", "none", "Move", key_display="arrows"),
     ]
 
     def __init__(self, client: AdminClient, first: Snapshot, interval_s: float) -> None:
@@ -62,7 +62,7 @@ class TopApp(App[None]):
 
     def compose(self) -> ComposeResult:
         """From top to bottom."""
-        for name in ("heading", "notice", "requests", "tokens"):
+        for name in ("heading", "notice", *_TOTALS):
             yield Line(id=name)
         yield ServerTable(id="servers")
         with Horizontal(id="figures"):
@@ -119,9 +119,9 @@ class TopApp(App[None]):
 
     def _draw(self) -> None:
         view, width = self._view, self.size.width
-        self.query_one("#heading", Line).say(texts.heading(view))
-        self.query_one("#requests", Line).say(texts.request_line(view.totals))
-        self.query_one("#tokens", Line).say(texts.token_line(view.totals))
+        self.query_one("#heading", Line).say(texts.heading(view, is_lost=self._lost is not None))
+        for name, line in zip(_TOTALS, texts.total_lines(view.totals), strict=True):
+            self.query_one(f"#{name}", Line).say(line)
         self.query_one(ServerTable).show(texts.in_order(view.servers, self._order), width)
         self.query_one(Latencies).show(view.latencies, view.window_s)
         self.query_one(KeyTable).show(view.keys, width - _LATENCIES_WIDTH)

@@ -16,6 +16,11 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if 0 < value < 9.95 else f"{value:.0f}"
 
 
+def count(value: int | None) -> str:
+    """Of whole things."""
+    return str(value) if value is not None and value < 10 else number(value)
+
+
 def seconds(value: float | None) -> str:
     """A latency: 4.2 ms, 120 ms, 1.25 s, 130 s."""
     if value is None:

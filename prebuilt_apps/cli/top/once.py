@@ -27,7 +27,7 @@ def print_json(view: View) -> None:
 def print_picture(view: View) -> None:
     """For people."""
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False)
-    for line in (texts.heading(view), texts.request_line(view.totals), texts.token_line(view.totals)):
+    for line in (texts.heading(view), *texts.total_lines(view.totals)):
         console.print(Text(line))
     for table in _tables(view, ascii_only=console.encoding.lower() not in ("utf-8", "utf8")):
         console.print()

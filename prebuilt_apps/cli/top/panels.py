@@ -16,6 +16,7 @@ from prebuilt_apps.cli.top.view import KeyRow, LatencyRow, ServerRow
 
 _TREND_S = 300.0
 _MOST_POINTS = 3000
+_LEAST_NAME = 12
 _PADDING = 2
 """Of each cell of a table, both sides together."""
 
@@ -138,21 +139,24 @@ class Trend(Vertical):
         self.query_one(Sparkline).data = [0.0, *self._points]
 
 
-def model_width(width: int, others: int) -> int:
-    """What is left for the names of models."""
-    return max(12, width - others)
-
-
 def _server_columns(width: int, bar_width: int, rows: Sequence[Sequence[str]]) -> list[Column]:
-    state = min(24, max((len(cells[1]) for cells in rows), default=5))
-    server = max((len(cells[-1]) for cells in rows), default=6) if width >= 120 else 0
-    numbers = [Column("RUN", 4), Column("WAIT", 4), Column("KV", bar_width + 5, to_the_right=False)]
-    numbers += [Column("TOK/S", 5), Column("PREEMPT", 7), Column("STEP", 6)]
-    rest = [Column("STATE", max(5, state), to_the_right=False), *numbers]
-    rest += [Column("SERVER", server or 22, to_the_right=False)]
-    shown = rest if server else rest[:-1]
-    taken = sum(column.width + _PADDING for column in shown) + _PADDING
-    return [Column("MODEL", model_width(width, taken), to_the_right=False), *rest]
+    model, state, server = (_widest(rows, place) for place in (0, 1, -1))
+    rest = [
+        Column("STATE", max(5, min(24, state)), to_the_right=False),
+        Column("RUN", 4),
+        Column("WAIT", 4),
+        Column("KV", bar_width + 5, to_the_right=False),
+        Column("TOK/S", 5),
+        Column("PREEMPT", 7),
+        Column("STEP", 6),
+    ]
+    taken = sum(column.width + _PADDING for column in rest) + _PADDING
+    first = Column("MODEL", max(5, min(model, max(_LEAST_NAME, width - taken))), to_the_right=False)
+    return [first, *rest, Column("SERVER", max(6, server), to_the_right=False)]
+
+
+def _widest(rows: Sequence[Sequence[str]], place: int) -> int:
+    return max((len(cells[place]) for cells in rows), default=0)
 
 
 def _cell(column: Column, text: str) -> Text:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from prebuilt_apps.cli.terminal import shown
 from prebuilt_apps.cli.top import figures
-from prebuilt_apps.cli.top.view import RATE_S, KeyRow, LatencyRow, ServerRow, Totals, View
+from prebuilt_apps.cli.top.view import KeyRow, LatencyRow, ServerRow, Totals, View
 
 SERVER_HEADS = ("MODEL", "STATE", "RUN", "WAIT", "KV", "TOK/S", "PREEMPT", "STEP", "SERVER")
 LATENCY_HEADS = ("p50", "p90", "p99")
@@ -38,26 +38,25 @@ def in_order(rows: tuple[ServerRow, ...], order: Order) -> list[ServerRow]:
     return list(rows) if order.place is None else sorted(rows, key=order.place)
 
 
-def heading(view: View) -> str:
-    """What service that is, and whether it is ready."""
+def heading(view: View, *, is_lost: bool = False) -> str:
+    """What service that is, and whether it is ready; `is_lost`: it does not answer now."""
     version = f" {view.version}" if view.version else ""
     up = f" | up {figures.duration(view.up_s)}" if view.up_s is not None else ""
     ready = "ready" if view.ready else f"not ready: {view.state}"
-    return one_line(f"vfastml{version} at {view.url} | {ready}{up}")
+    return one_line(f"vfastml{version} at {view.url} | " + ("no answer" if is_lost else ready + up))
 
 
-def request_line(totals: Totals) -> str:
-    """How many requests there are, and what becomes of them."""
-    rates = (("answered", totals.requests_per_s), ("errors", totals.errors_per_s), ("refused", totals.refusals_per_s))
-    counts = f"running {totals.running}  waiting {totals.waiting}  held {totals.held}"
-    return "  ".join(("REQUESTS ", counts, *(f"{name} {_rate(value)}" for name, value in rates)))
-
-
-def token_line(totals: Totals) -> str:
-    """How many tokens go through."""
-    generated, prompt = _rate(totals.generated_per_s), _rate(totals.prompt_per_s)
-    hits = figures.share(totals.prefix_hit_share)
-    return f"TOKENS    generated {generated}  prompt {prompt}  prefix hits {hits}  (rates of {RATE_S:.0f} s)"
+def total_lines(totals: Totals) -> tuple[str, ...]:
+    """Of the whole service: what there is to do, what becomes of it, and how much that is."""
+    counts = (("running", totals.running), ("waiting", totals.waiting), ("held", totals.held))
+    answers = (("ok", totals.requests_per_s), ("errors", totals.errors_per_s), ("refused", totals.refusals_per_s))
+    tokens = (("generated", totals.generated_per_s), ("prompt", totals.prompt_per_s))
+    hits = f"prefix hits {figures.share(totals.prefix_hit_share)}"
+    return (
+        "  ".join(("REQUESTS", *(f"{name} {figures.count(value)}" for name, value in counts))),
+        "  ".join(("ANSWERS ", *(f"{name} {_rate(value)}" for name, value in answers))),
+        "  ".join(("TOKENS  ", *(f"{name} {_rate(value)}" for name, value in tokens), hits)),
+    )
 
 
 def server_cells(row: ServerRow, bar_width: int, *, ascii_only: bool = False) -> tuple[str, ...]:
@@ -65,11 +64,11 @@ def server_cells(row: ServerRow, bar_width: int, *, ascii_only: bool = False) ->
     return (
         one_line(row.model) or figures.NONE,
         one_line(row.state),
-        _count(row.running),
-        _count(row.waiting),
+        figures.count(row.running),
+        figures.count(row.waiting),
         figures.bar(row.kv_share, bar_width, ascii_only=ascii_only),
         figures.number(row.generated_per_s),
-        _count(row.preemptions),
+        figures.count(row.preemptions),
         figures.seconds(row.step_age_s),
         one_line(row.endpoint),
     )
@@ -88,10 +87,6 @@ def key_cells(row: KeyRow) -> tuple[str, ...]:
 def one_line(text: str) -> str:
     """What a service says, so that it cannot drive the terminal."""
     return shown(" ".join(text.split()))
-
-
-def _count(value: int | None) -> str:
-    return figures.NONE if value is None else figures.number(value)
 
 
 def _rate(value: float | None) -> str:
