@@ -6,19 +6,16 @@ NONE = "-"
 
 
 def number(value: float | None) -> str:
-    """Three digits or so: 4.2, 412, 1.3k, 2.5M."""
+    """Three digits or so, and no zeros behind whole ones: 0.04, 7, 4.2, 412, 1.3k, 2.5M."""
     if value is None:
         return NONE
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         # 999.7 is 1.0k: what would round to four digits is of the next unit.
         if value >= factor * 0.9995:
             return f"{value / factor:.1f}{unit}"
-    return f"{value:.1f}" if 0 < value < 9.95 else f"{value:.0f}"
-
-
-def count(value: int | None) -> str:
-    """Of whole things."""
-    return str(value) if value is not None and value < 10 else number(value)
+    if value >= 9.95 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
 def seconds(value: float | None) -> str:
@@ -31,9 +28,11 @@ def seconds(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """A long time, in its two largest units: 12s, 3m05s, 2h07m, 4d03h."""
+    """A long time, in its two largest units: 0.3s, 12s, 3m05s, 2h07m, 4d03h."""
     if value is None:
         return NONE
+    if value < 1:
+        return f"{value:.1f}s"
     whole = int(value)
     for size, unit, part, part_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if whole >= size:

@@ -53,7 +53,7 @@ def total_lines(totals: Totals) -> tuple[str, ...]:
     tokens = (("generated", totals.generated_per_s), ("prompt", totals.prompt_per_s))
     hits = f"prefix hits {figures.share(totals.prefix_hit_share)}"
     return (
-        "  ".join(("REQUESTS", *(f"{name} {figures.count(value)}" for name, value in counts))),
+        "  ".join(("REQUESTS", *(f"{name} {figures.number(value)}" for name, value in counts))),
         "  ".join(("ANSWERS ", *(f"{name} {_rate(value)}" for name, value in answers))),
         "  ".join(("TOKENS  ", *(f"{name} {_rate(value)}" for name, value in tokens), hits)),
     )
@@ -64,11 +64,11 @@ def server_cells(row: ServerRow, bar_width: int, *, ascii_only: bool = False) ->
     return (
         one_line(row.model) or figures.NONE,
         one_line(row.state),
-        figures.count(row.running),
-        figures.count(row.waiting),
+        figures.number(row.running),
+        figures.number(row.waiting),
         figures.bar(row.kv_share, bar_width, ascii_only=ascii_only),
         figures.number(row.generated_per_s),
-        figures.count(row.preemptions),
+        figures.number(row.preemptions),
         figures.seconds(row.step_age_s),
         one_line(row.endpoint),
     )

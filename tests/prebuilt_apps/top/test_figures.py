@@ -12,7 +12,9 @@ from prebuilt_apps.cli.top import figures
     [
         (None, "-"),
         (0, "0"),
-        (0.04, "0.0"),
+        (0.043, "0.04"),
+        (0.998, "1.0"),
+        (7.0, "7"),
         (4.25, "4.2"),
         (9.96, "10"),
         (412.4, "412"),
@@ -24,11 +26,6 @@ from prebuilt_apps.cli.top import figures
 )
 def test_number(value: float | None, text: str) -> None:
     assert figures.number(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0, "0"), (7, "7"), (64, "64"), (2000, "2.0k")])
-def test_count(value: int | None, text: str) -> None:
-    assert figures.count(value) == text
 
 
 @pytest.mark.parametrize(
@@ -51,7 +48,7 @@ def test_seconds(value: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (0.9, "0s"), (59, "59s"), (185, "3m05s"), (7620, "2h07m"), (4 * 86400 + 3 * 3600, "4d03h")],
+    [(None, "-"), (0.34, "0.3s"), (59, "59s"), (185, "3m05s"), (7620, "2h07m"), (4 * 86400 + 3 * 3600, "4d03h")],
 )
 def test_duration(value: float | None, text: str) -> None:
     assert figures.duration(value) == text
