@@ -103,6 +103,14 @@ class RequestTooLargeError(UserError):
     default_code = "request_too_large"
 
 
+class UnsupportedMediaTypeError(UserError):
+    """The body comes in a form that is not read."""
+
+    status = 415
+    default_message = "The body must be sent as it is: no 'Content-Encoding' is read."
+    default_code = "unsupported_media_type"
+
+
 class RateLimitError(UserError):
     """This caller has too much under way."""
 

@@ -13,7 +13,13 @@ from tests.docs.markdown import DOCS, Row, code_spans, section, table
 from tests.docs.test_api_examples import EXAMPLES
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml import errors
-from vfastml.engine.text_parameters import MAX_BAD_WORDS, MAX_BIASED_TOKENS, MAX_LOGPROBS, MAX_STOP_TOKENS
+from vfastml.engine.text_parameters import (
+    MAX_ANSWER_TOKENS,
+    MAX_BAD_WORDS,
+    MAX_BIASED_TOKENS,
+    MAX_LOGPROBS,
+    MAX_STOP_TOKENS,
+)
 from vfastml.entrypoints import http_protocol, limits
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.auth import FREE_PATHS
@@ -84,8 +90,9 @@ def test_headers_of_errors(row: Row) -> None:
 def test_limits_are_those_of_the_code() -> None:
     in_code = [value for name, value in vars(limits).items() if name.startswith("MAX_")]
     written = [int(most) for _, most in table(section(API, "## Limits"), "What")]
-    of_parameters = [MAX_BIASED_TOKENS, MAX_STOP_TOKENS, MAX_BAD_WORDS, MAX_LOGPROBS]
-    assert Counter(written) == Counter([*in_code, http_protocol.MAX_HEAD_BYTES, *of_parameters])
+    of_heads = [http_protocol.MAX_HEAD_BYTES, http_protocol.MAX_HEADERS]
+    of_parameters = [MAX_BIASED_TOKENS, MAX_STOP_TOKENS, MAX_BAD_WORDS, MAX_LOGPROBS, MAX_ANSWER_TOKENS]
+    assert Counter(written) == Counter([*in_code, *of_heads, *of_parameters])
 
 
 def _error_classes() -> list[type[VFastMLError]]:

@@ -258,6 +258,8 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     """How large that part is, beside others; positive."""
     is_traced: bool = False
     """Fill `Finished.marks`."""
+    num_prompts: int = 1
+    """How many requests like this one are parts of one answer: what it may come to is bounded for all of them."""
 
     def __post_init__(self) -> None:
         if self.forward_params is not None:

@@ -23,6 +23,8 @@ MAX_STOP_TOKENS = 128
 MAX_BAD_WORDS = 256
 MAX_LOGPROBS = 20
 """Alternatives of each token."""
+MAX_ANSWER_TOKENS = 1 << 22
+"""That all texts of a request may come to, each token counted once and once more for each of its alternatives."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 

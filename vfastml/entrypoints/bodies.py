@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope
 
-from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError
+from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError, UnsupportedMediaTypeError
 
 BYTES_ON_THE_WAY = 256 << 20
 """Of incomplete bodies together, beyond the small beginning that each may have."""
@@ -23,7 +23,10 @@ class BodyReader:
 
     async def read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None when the client went away first. Raises RequestTooLargeError as soon as it is certain,
-        by the announced length, or by count, whatever was announced; InternalServerTooBusyError if there is no room."""
+        by the announced length, or by count, whatever was announced; InternalServerTooBusyError if there is no room;
+        UnsupportedMediaTypeError for one that says to be compressed: what it would become has no bound."""
+        if _is_encoded(scope):
+            raise UnsupportedMediaTypeError
         if _announced_bytes(scope) > self._max_bytes:
             raise self._too_large()
         body = bytearray()
@@ -55,3 +58,8 @@ def _announced_bytes(scope: Scope) -> int:
         if name == b"content-length" and value.isdigit():
             return int(value[:20])
     return 0
+
+
+def _is_encoded(scope: Scope) -> bool:
+    codings = [value.strip().lower() for name, value in scope["headers"] if name == b"content-encoding"]
+    return any(coding not in (b"", b"identity") for coding in codings)

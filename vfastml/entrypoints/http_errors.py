@@ -30,6 +30,7 @@ from vfastml.errors import (
     NotFoundError,
     RateLimitError,
     RequestTooLargeError,
+    UnsupportedMediaTypeError,
     UserError,
     VFastMLError,
 )
@@ -48,6 +49,7 @@ _OF_STATUS: dict[int, type[VFastMLError]] = {
     404: NotFoundError,
     405: MethodNotAllowedError,
     413: RequestTooLargeError,
+    415: UnsupportedMediaTypeError,
     429: RateLimitError,
     503: InternalServerTooBusyError,
 }

@@ -25,7 +25,8 @@ from vfastml.errors import (
 )
 
 MAX_HEAD_BYTES = 64 << 10
-"""Request line and headers that are still incomplete, besides what came in one read with their first byte."""
+"""Request line and headers; also what comes within a body and is none of it: sizes of chunks, trailers."""
+MAX_HEADERS = 256
 HEAD_TIMEOUT_S = 20.0
 """For a head to arrive, and for a new connection to send its first one."""
 MIN_BODY_BYTES_PER_S = 1000
@@ -89,8 +90,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._head_is_large = False
         self._in_body = False
         self._body_bytes = 0
+        self._bytes_without_body = 0
+        """That have come since the last piece of the body."""
         self._body_began_s = 0.0
         self._body_heard_s = 0.0
         self._body_timer: asyncio.TimerHandle | None = None
@@ -124,20 +128,37 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._start_head_timer()  # bytes that begin nothing: the timer of idle connections has stopped at them
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(_NO_HTTP)
+        answer = _LARGE_HEAD if self._head_is_large else _NO_HTTP
+        if self._in_body:
+            self._end_in_body(answer)
+        else:
+            self._refuse(answer)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # a trailer could pass for a header that a proxy in front of us would not let through
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        num_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._head_is_large = len(self.headers) > MAX_HEADERS or num_bytes > MAX_HEAD_BYTES
+        if self._head_is_large:
+            raise ValueError("the head is too large")  # which ends the parser, and comes to send_400_response
         self._in_head = False
         self._stop_head_timer()
+        super().on_headers_complete()
         self._in_body = True
         self._body_bytes = 0
-        super().on_headers_complete()
+        self._bytes_without_body = 0
         self._cycles = [*self._open_cycles(), self.cycle]
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_without_body = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -184,7 +205,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A body is not complete: it will be looked at when its time is over, by what it is then."""
         self._body_heard_s = time.monotonic()
         self._body_bytes += num_bytes
-        if self._body_timer is None:
+        self._bytes_without_body += num_bytes
+        if self._bytes_without_body > num_bytes + MAX_HEAD_BYTES:
+            self._end_in_body(_LARGE_HEAD)
+        elif self._body_timer is None:
             self._body_began_s = self._body_heard_s
             self._body_timer = self.loop.call_later(self.bounds.body_timeout_s, self._look_at_body)
 
@@ -196,7 +220,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if left_s > 0:
             self._body_timer = self.loop.call_later(left_s, self._look_at_body)
             return
-        self._end(None if self.pipeline or self.cycle.response_started else _SLOW_BODY)
+        self._end_in_body(_SLOW_BODY)
+
+    def _end_in_body(self, refusal: _Refusal) -> None:
+        """Ends the connection, with this answer unless another one is under way."""
+        self._end(None if self.pipeline or self.cycle.response_started else refusal)
 
     def _body_left_s(self) -> float:
         """Until the body is too slow, if nothing more of it comes."""

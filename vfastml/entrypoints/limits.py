@@ -12,7 +12,7 @@ MAX_PROMPT_TOKENS = 1 << 20
 """Token ids in one prompt, or to detokenize; far more than any model's context."""
 MAX_CHOICES = 128
 MAX_TOTAL_CHOICES = 256
-"""Prompts times n."""
+"""Prompts times n, best_of or beam_width."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_CHARS = 1024
 MAX_ALLOWED_TOKENS = 1 << 18

@@ -45,11 +45,15 @@ class EncodedRequest:
         return self.keeps_special_tokens or not self.sampling.skip_special_tokens
 
     @property
+    def num_texts(self) -> int:
+        """Choices or beams."""
+        beams = self.request.beams
+        return self.num_choices if beams is None else beams.width
+
+    @property
     def num_tokens(self) -> int:
         """That it may come to: its prompt's, and the most that each of its choices or beams may get."""
-        beams = self.request.beams
-        num_texts = self.num_choices if beams is None else beams.width
-        return len(self.prompt_tokens) + num_texts * self.sampling.max_tokens
+        return len(self.prompt_tokens) + self.num_texts * self.sampling.max_tokens
 
     def accepted(self) -> Accepted:
         """The first reply."""

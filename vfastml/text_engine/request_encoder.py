@@ -8,6 +8,7 @@ from vfastml.engine.dispatch_replies import Limits, Tokenized
 from vfastml.engine.dispatch_requests import SamplingParams, TextGenerationReq, TokenizeReq
 from vfastml.errors import InvalidRequestError, UnsupportedError
 from vfastml.text_engine.answer_forms import AnswerForms
+from vfastml.text_engine.answer_size import check_answer_size
 from vfastml.text_engine.bad_words import barred_tokens
 from vfastml.text_engine.constraints.compiler import ConstraintCompiler
 from vfastml.text_engine.encoded_request import EncodedRequest
@@ -63,7 +64,7 @@ class RequestEncoder:
         if form.matcher is not None:  # what it allows may have no other end
             sampling = replace(sampling, ignore_eos=False)
         _check_sense(request, sampling)
-        return EncodedRequest(
+        encoded = EncodedRequest(
             request,
             tokens,
             self._with_tokens(sampling, is_ranked=choices.num_answers is not None),
@@ -74,6 +75,8 @@ class RequestEncoder:
             form.new_output_parser,
             form.keeps_special_tokens,
         )
+        check_answer_size(encoded)
+        return encoded
 
     def tokenized(self, request: TokenizeReq) -> Tokenized:
         """The answer. Raises as `encode` does."""

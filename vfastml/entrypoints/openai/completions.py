@@ -76,8 +76,10 @@ class CompletionsRequest(TextRequest):
 
     @model_validator(mode="after")
     def _check_total_choices(self) -> CompletionsRequest:
-        if len(self.prompt) * (self.n or 1) > MAX_TOTAL_CHOICES:
-            raise InvalidRequestError(f"Prompts times 'n' may be at most {MAX_TOTAL_CHOICES}.", param="n")
+        most = max(self.n or 1, self.best_of or 1, self.beam_width or 1)
+        if len(self.prompt) * most > MAX_TOTAL_CHOICES:
+            message = f"Prompts times 'n', 'best_of' or 'beam_width' may be at most {MAX_TOTAL_CHOICES}."
+            raise InvalidRequestError(message, param="n")
         return self
 
     def to_work(self, response_id: str) -> list[TextGenerationReq]:
@@ -93,6 +95,7 @@ class CompletionsRequest(TextRequest):
             echo=bool(self.echo),
             add_special_tokens=self.add_special_tokens is not False,
             suffix=self.suffix or None,
+            num_prompts=len(self.prompt),
             **self.shared_work(),
         )
 
