@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from vfastml.entrypoints.keys.api_key import checked_key
 from vfastml.text_engine.engine_config import parse_gpu_memory, parse_memory
 from vfastml.utils.logging import checked_level
 
@@ -43,6 +44,22 @@ def not_negative(text: str) -> int:
     if not _is_count(text):
         raise ArgumentTypeError("must be a whole number, at least 0")
     return int(text)
+
+
+def weight(text: str) -> float:
+    """Of a share beside others."""
+    value = _number(text)
+    if not 0 < value <= 1000:
+        raise ArgumentTypeError("a weight is a number more than 0, at most 1000")
+    return value
+
+
+def names(text: str) -> list[str]:
+    """One or more, with commas between."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ArgumentTypeError("expected one or more names, with commas between")
+    return found
 
 
 def seconds(text: str) -> float:
@@ -113,11 +130,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 def api_key(text: str) -> str:
     """A key, which no message ever shows."""
-    if not text.strip():
-        raise ArgumentTypeError("an API key is empty")
-    if "," in text or not text.isprintable() or any(char.isspace() for char in text):
-        raise ArgumentTypeError("an API key has no commas, blanks or control characters")
-    return text
+    return _told(checked_key, text)
 
 
 def url(text: str) -> str:

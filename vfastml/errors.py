@@ -72,6 +72,15 @@ class AuthenticationError(UserError):
     default_code = "invalid_api_key"
 
 
+class PermissionDeniedError(UserError):
+    """The key is known, and does not open this."""
+
+    status = 403
+    type = "permission_error"
+    default_message = "This API key may not do that."
+    default_code = "permission_denied"
+
+
 class NotFoundError(UserError):
     """No such route or object."""
 

@@ -57,7 +57,7 @@ def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
         model_server.load_kwargs(options)
     except ValueError as error:
         parser.error(str(error))
-    _check_listens(parser.prog, "", options.host, options.port, is_guarded=bool(settings.api_keys) or options.insecure)
+    _check_listens(parser.prog, "", options.host, options.port, is_guarded=settings.asks_for_keys or options.insecure)
     _check_listens(parser.prog, "rpc-", options.rpc_host, options.rpc_port, is_guarded=options.insecure)
 
 

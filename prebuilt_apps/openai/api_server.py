@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from prebuilt_apps import flag_types
@@ -14,6 +13,7 @@ from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
 from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
 from prebuilt_apps.variables import variable_of
+from vfastml.entrypoints.keys.key_file import read_keys
 
 _PROG = "python -m prebuilt_apps.openai.api_server"
 _WORKER = (sys.executable, "-m", "prebuilt_apps.openai.gateway_worker")
@@ -70,7 +70,12 @@ def add_key_flags(parser: argparse._ActionsContainer) -> None:
         help="key that clients must send; repeatable. Other users of the machine see it in the list of processes: "
         "the variable or --api-key-file is better (default: none is asked for)",
     )
-    add("--api-key-file", metavar="FILE", help="file of such keys, one in a line; # begins a comment")
+    add(
+        "--api-key-file",
+        metavar="FILE",
+        help="file of keys: FILE.toml as `vfastml keys` writes it, with names and limits, or else one key in a line "
+        "(# begins a comment). It is read again when it has changed",
+    )
 
 
 def add_admin_flags(parser: argparse._ActionsContainer) -> None:
@@ -175,7 +180,8 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of GatewayConfig that were asked for. Raises ValueError with a sentence for the operator."""
     asked = {
         "model_servers": options.model_server,
-        "api_keys": _keys(options),
+        "api_keys": options.api_key,
+        "api_key_file": _checked_key_file(options),
         "cors_origins": options.cors_origin,
         "root_path": options.root_path,
         "access_log": options.access_log,
@@ -230,11 +236,18 @@ def check_traces(config: Any, prog: str) -> None:
         import_part("vfastml.entrypoints.tracing.exporters", extra="trace", prog=prog).check(config)
 
 
-def _keys(options: argparse.Namespace) -> list[str]:
+def _checked_key_file(options: argparse.Namespace) -> str | None:
+    """Its name: gateways read it themselves, again and again. Raises ValueError if they could not, or nobody could
+    come in."""
     if options.api_key is None and options.api_key_file is None:
         _check_none_went_missing()
-    keys: list[str] = options.api_key or []
-    return keys if options.api_key_file is None else [*keys, *_read_keys(options.api_key_file)]
+    file: str | None = options.api_key_file
+    try:
+        if file is not None and not read_keys(file) and not options.api_key:
+            raise ValueError(f"the key file {file} has no key in it")
+    except ValueError as error:
+        raise ValueError(f"--api-key-file: {error}") from error
+    return file
 
 
 def _check_none_went_missing() -> None:
@@ -242,20 +255,6 @@ def _check_none_went_missing() -> None:
     for variable, what in ((variable_of("api_key"), "a key"), (variable_of("api_key_file"), "a file")):
         if os.environ.get(variable) == "":
             raise ValueError(f"{variable} is empty: give it {what}, or unset it to ask for no key")
-
-
-def _read_keys(file: str) -> list[str]:
-    try:
-        lines = [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines()]
-        keys = [flag_types.api_key(line) for line in lines if line and not line.startswith("#")]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ValueError(f"--api-key-file {file} cannot be read: {reason}") from error
-    except argparse.ArgumentTypeError as error:
-        raise ValueError(f"--api-key-file {file}: {error}") from error
-    if not keys:
-        raise ValueError(f"--api-key-file {file} has no key in it")
-    return keys
 
 
 if __name__ == "__main__":

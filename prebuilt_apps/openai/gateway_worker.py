@@ -19,7 +19,7 @@ def main() -> None:
     if order is None:
         sys.exit("The supervisor ended before this worker began.")
     gateway = import_part("vfastml.entrypoints.api_server", extra="api", prog=order.prog).Gateway(order.config)
-    gateway.run_worker(order.host, order.port, line)
+    gateway.run_worker(order.host, order.port, line, order.shared_balances)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from prebuilt_apps.flags import FlagParser
 from prebuilt_apps.openai import api_server, model_server
 from prebuilt_apps.variables import is_service_link, unknown_variables, variable_of
 from vfastml.entrypoints.gateway_config import ACCESS_LOGS, GatewayConfig
+from vfastml.entrypoints.keys.key_file import read_keys
 
 PARSERS = {command.name: parser_of(command) for command in COMMANDS}
 
@@ -53,7 +54,7 @@ def test_names_that_kubernetes_sets(name: str) -> None:
 @pytest.mark.parametrize("command", PARSERS)
 def test_no_flag_has_a_variable_that_kubernetes_sets(command: str) -> None:
     variables = PARSERS[command].variables()
-    assert variables
+    assert variables or command == "keys", "its subcommands have them"
     assert [name for name in variables if is_service_link(name)] == []
 
 
@@ -251,7 +252,9 @@ def test_gateway_settings(tmp_path: Any) -> None:
     arguments += ["--cors-origin", "https://b.example", "--root-path", "/llm", "--access-log", "all"]
     arguments += ["--max-step", "90"]
     settings = api_server.settings_of(parsed("api-server", *arguments))
-    assert settings["api_keys"] == ["k1", "k2", "k3"]
+    assert settings["api_keys"] == ["k1"]
+    assert settings["api_key_file"] == str(file), "gateways read it themselves"
+    assert [key.name[:4] for key in read_keys(file)] == ["key-", "key-"]
     assert settings["cors_origins"] == ["https://a.example", "https://b.example"]
     assert (settings["root_path"], settings["access_log"], settings["max_step_s"]) == ("/llm", "all", 90)
     assert "model_servers" not in settings, "GatewayConfig has the default"

@@ -21,7 +21,7 @@ from vfastml.engine.request_handles import handle_of, with_handles
 from vfastml.engine.request_observer import RequestObserver
 from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
-from vfastml.engine.tenant import TENANT, kept_apart
+from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 from vfastml.engine.wire import PROTOCOL, DamagedError, decode_reply, encode_request
 from vfastml.errors import InternalServerTooBusyError, VFastMLError
 from vfastml.utils.rare_warning import RareWarning
@@ -71,6 +71,10 @@ class DispatchEngine:
         """The event loop's, which alone may touch all this."""
         self._was_ready = asyncio.Event()
         self._undecodable = RareWarning(_log)
+
+    def observe(self, *observers: RequestObserver) -> None:
+        """Tell these too, after the others, of each request that is dispatched from now on."""
+        self._observers += observers
 
     async def start(self) -> None:
         """Start connecting to every server. Returns at once: `startup` tells how far they are."""
@@ -130,6 +134,10 @@ class DispatchEngine:
             self._cancellations.tell(handle, asked)
             return True
         return await self._cancellations.ask(handle, asked)
+
+    def end_requests_of(self, tenant: Tenant, error: VFastMLError) -> None:
+        """End all that is open on that tenant's behalf, here and in the model servers; each fails with that error."""
+        self._requests.end_those_of(tenant, error)
 
     @property
     def open_requests(self) -> int:

@@ -12,16 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vfastml.engine.deadline import time_left_s
-from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Terminal
+from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, ServedModel, Terminal
 from vfastml.engine.dispatch_requests import CancelReq, TextGenerationReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.request_handles import HandleIndex
 from vfastml.engine.server_table import ServerTable
+from vfastml.engine.tenant import Tenant
 from vfastml.engine.wire import encode_request
 from vfastml.errors import (
     DeadlineExceededError,
     InternalServerTooBusyError,
     InvalidRequestError,
+    PermissionDeniedError,
     RateLimitError,
     RequestCancelledError,
     ServerLostError,
@@ -115,6 +117,11 @@ class OpenRequests:
             if not self._move(place):
                 self._fail(place, ServerLostError("The model server was lost.", retry_after_s=_LOST_RETRY_AFTER_S))
 
+    def end_those_of(self, tenant: Tenant, error: VFastMLError) -> None:
+        """End every task of that tenant with that error, and tell their servers."""
+        for place in [place for place in self._places.values() if place.task.tenant == tenant]:
+            self._abandon(place, error)
+
     def fail_all(self, error: VFastMLError) -> None:
         """End every task with that error."""
         for place in list(self._places.values()):
@@ -176,10 +183,12 @@ class OpenRequests:
             self._fail(place, error)
 
     def _try_send(self, place: _Place, without: Collection[str] = ()) -> bool:
-        """Whether a server has it; False: it has to wait for one. Raises what `ServerTable.pick` raises."""
+        """Whether a server has it; False: it has to wait for one. Raises what `ServerTable.pick` raises, and
+        PermissionDeniedError for a model that is not the tenant's."""
         name = place.task.model or place.task.request.model_uri
         tried = set(without)
         while (endpoint := self._table.pick(name, without=tried)) is not None:
+            _check_allowed(place.task.tenant, self._table.model_at(endpoint, name))
             if place.frame is not None and self._send(endpoint, place.frame):
                 place.task.model = self._table.model_id(endpoint, name)
                 place.task.endpoint = endpoint
@@ -252,6 +261,12 @@ class OpenRequests:
 def _is_turned_away(terminal: Terminal) -> bool:
     """The server is draining or full, and has done nothing for the request: another one may have room."""
     return isinstance(terminal, Failed) and terminal.kind in _TURNED_AWAY
+
+
+def _check_allowed(tenant: Tenant | None, model: ServedModel | None) -> None:
+    # Only here is it settled which model a name means, or no name: requests that were held pass here too.
+    if tenant is not None and model is not None and not tenant.may_use(model):
+        raise PermissionDeniedError("This API key may not use that model.", param="model", code="model_not_allowed")
 
 
 def _too_late() -> DeadlineExceededError:

@@ -196,9 +196,13 @@ class ServerTable:
 
     def model_id(self, endpoint: str, name: str | None) -> str | None:
         """The served id of the model that `pick` found there for that name."""
-        server = self._servers[endpoint]
-        model = server.models[0] if name is None else server.model_named(name)
+        model = self.model_at(endpoint, name)
         return model.id if model else None
+
+    def model_at(self, endpoint: str, name: str | None) -> ServedModel | None:
+        """The model that `pick` found there for that name."""
+        server = self._servers[endpoint]
+        return server.models[0] if name is None else server.model_named(name)
 
     def models(self) -> list[ServedModel]:
         """Every model of every server that has ever said Hello, lost ones too, each id once."""

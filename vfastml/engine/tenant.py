@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from vfastml.engine.dispatch_replies import ServedModel
 from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 
 _SHARE_CHARS = 32
@@ -24,6 +25,12 @@ class Tenant:
     """The key's digest. Neither it nor the name ever reaches a model server."""
     weight: float = field(default=1.0, compare=False)
     """Of this tenant's share of a busy model, beside the shares of others."""
+    models: frozenset[str] | None = field(default=None, compare=False)
+    """Names of those that it may use; None: all."""
+
+    def may_use(self, model: ServedModel) -> bool:
+        """Whether the model is one of its own, by any of its names."""
+        return self.models is None or not self.models.isdisjoint((model.id, model.uri, *model.aliases))
 
 
 TENANT: ContextVar[Tenant | None] = ContextVar("vfastml.tenant", default=None)

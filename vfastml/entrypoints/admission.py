@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.auth import is_probe
 from vfastml.entrypoints.cancel import is_cancel
+from vfastml.entrypoints.keys.key_limits import KeyLimits
 from vfastml.errors import RateLimitError
 
 MAX_OPEN = 4096
@@ -23,32 +24,39 @@ _RETRY_AFTER_S = 1.0
 
 
 class AdmissionMiddleware:
-    """Counts open requests, from their headers to the end of their answers; probes aside. Cancels have places of their
-    own: they are needed most when all others are taken. It sits where the caller's key is known and the body is not
-    read yet: a refused request costs no more than its headers.
+    """Counts open requests, from their headers to the end of their answers, and holds keys to their rates; probes
+    aside. Cancels have places of their own and no rate: they are needed most when all else is used up. It sits where
+    the caller's key is known and the body is not read yet: a refused request costs no more than its headers.
 
-    `max_open_per_key` is for callers with a key; 0 is no bound. Raises RateLimitError.
+    Raises RateLimitError.
     """
 
-    def __init__(self, app: ASGIApp, max_open: int, max_open_per_key: int) -> None:
+    def __init__(self, app: ASGIApp, max_open: int, limits: KeyLimits) -> None:
         self.app = app
-        self._requests = _Places("requests", max_open, max_open_per_key)
-        self._cancels = _Places("cancels", MAX_CANCELS, MAX_CANCELS_PER_KEY)
+        self._limits = limits
+        self._requests = _Places("requests", max_open, limits.max_open)
+        self._cancels = _Places("cancels", MAX_CANCELS, lambda _: MAX_CANCELS_PER_KEY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_probe(scope):
             await self.app(scope, receive, send)
             return
-        places = self._cancels if is_cancel(scope) else self._requests
-        with places.one(TENANT.get()):
+        tenant = TENANT.get()
+        if is_cancel(scope):
+            with self._cancels.one(tenant):
+                await self.app(scope, receive, send)
+            return
+        with self._requests.one(tenant):
+            if tenant is not None:
+                self._limits.let_in(tenant, uses_tokens=scope["method"] == "POST")
             await self.app(scope, receive, send)
 
 
 class _Places:
-    def __init__(self, what: str, most: int, most_per_key: int) -> None:
+    def __init__(self, what: str, most: int, most_of: Callable[[Tenant], int]) -> None:
         self._what = what
         self._most = most
-        self._most_per_key = most_per_key
+        self._most_of = most_of
         self._open = 0
         self._open_of: Counter[Tenant] = Counter()
 
@@ -64,7 +72,7 @@ class _Places:
     def _check(self, key: Tenant | None) -> None:
         if self._open >= self._most:
             raise RateLimitError(f"The server has as many {self._what} open as it takes.", retry_after_s=_RETRY_AFTER_S)
-        if key is not None and 0 < self._most_per_key <= self._open_of[key]:
+        if key is not None and 0 < self._most_of(key) <= self._open_of[key]:
             raise RateLimitError(f"This API key has as many {self._what} open as it may.", retry_after_s=_RETRY_AFTER_S)
 
     def _count(self, key: Tenant | None, change: int) -> None:

@@ -8,8 +8,7 @@ import functools
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -18,16 +17,13 @@ from starlette.types import ASGIApp
 
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
-from vfastml.engine.request_observer import RequestObserver
-from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.access_log import AccessLogMiddleware
 from vfastml.entrypoints.admin.admin_address import admin_url, asks_key, claim_admin
 from vfastml.entrypoints.admin.admin_app import admin_app
-from vfastml.entrypoints.admin.admin_hooks import AdminHooks
 from vfastml.entrypoints.admin.admin_server import AdminServer
 from vfastml.entrypoints.admission import AdmissionMiddleware
 from vfastml.entrypoints.anthropic.routes import anthropic_routes
-from vfastml.entrypoints.auth import AuthMiddleware, KeyRing
+from vfastml.entrypoints.auth import AuthMiddleware
 from vfastml.entrypoints.cancel import cancel_route
 from vfastml.entrypoints.deadlines import DeadlineMiddleware
 from vfastml.entrypoints.disconnect import DisconnectMiddleware
@@ -36,10 +32,10 @@ from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.health import health_routes
 from vfastml.entrypoints.http_errors import ErrorMiddleware, install_error_handlers
+from vfastml.entrypoints.keys.key_limits import LIMIT_HEADERS
+from vfastml.entrypoints.keys.limit_headers import LimitHeadersMiddleware
 from vfastml.entrypoints.ledger.errors import LedgerError
-from vfastml.entrypoints.ledger.quota import Quota
 from vfastml.entrypoints.listening import bind, claim, join
-from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
 from vfastml.entrypoints.metrics.http_metrics import MetricsMiddleware
 from vfastml.entrypoints.openai.chat import chat_route
 from vfastml.entrypoints.openai.completions import completions_route
@@ -47,20 +43,19 @@ from vfastml.entrypoints.openai.models import models_routes
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses
 from vfastml.entrypoints.openai.responses.routes import responses_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
-from vfastml.entrypoints.request_notes import NotedKeyMiddleware, TokenNotes
+from vfastml.entrypoints.oversight import Oversight
+from vfastml.entrypoints.request_notes import NotedKeyMiddleware
 from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
 from vfastml.entrypoints.serving import GatewayServer
 from vfastml.entrypoints.supervisor_line import READY, SupervisorLine
 from vfastml.entrypoints.timings import SERVER_TIMING
-from vfastml.entrypoints.tracing.choice import tracing_for
 from vfastml.utils.logging import configure_logging
 
-if TYPE_CHECKING:
-    from vfastml.entrypoints.ledger.ledger import Ledger
-    from vfastml.entrypoints.tracing.request_tracing import RequestTracing
-
-_SHOWN_TO_PAGES = ("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING)
+_SHOWN_TO_PAGES = (
+    *("x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", SERVER_TIMING),
+    *LIMIT_HEADERS,
+)
 """Response headers that a web page of another origin may read."""
 
 
@@ -74,15 +69,12 @@ class Gateway:
 
     def __init__(self, config: GatewayConfig | None = None, dispatch_engine: DispatchEngine | None = None) -> None:
         self._config = config or GatewayConfig()
-        if dispatch_engine is not None and self._config.ledger is not None:
-            raise ValueError("a ledger is for an engine that the gateway makes: give one of your own its observers")
         self._engine = dispatch_engine
-        self._ledger: Ledger | None = None
         self._app: FastAPI | None = None
-        self._metrics: GatewayMetrics | None = None
-        self._admin_hooks = AdminHooks()
         self._gate = DrainGate()
         self._background = BackgroundResponses()
+        self._shared_balances: int | None = None
+        """Descriptor of what all workers of a supervisor have in common."""
         self._is_complete = False
         self._tell_ready: Callable[[], None] = lambda: None
         """Called once a model is there to answer."""
@@ -99,8 +91,7 @@ class Gateway:
 
     @property
     def dispatch_engine(self) -> DispatchEngine:
-        """The way to the model servers, made on first use from what is configured by then. Raises LedgerError when its
-        ledger cannot be had."""
+        """The way to the model servers, made on first use from what is configured by then."""
         if self._engine is None:
             config = self._config
             self._engine = DispatchEngine(
@@ -108,9 +99,14 @@ class Gateway:
                 hold_s=config.hold_s,
                 max_held=config.max_held,
                 max_step_age_s=config.max_step_s,
-                observers=self._observers(),
             )
         return self._engine
+
+    @functools.cached_property
+    def _oversight(self) -> Oversight:
+        """Made on first use from what is configured by then. Raises ValueError or LedgerError with a sentence for the
+        operator."""
+        return Oversight(self._config, lambda: self.dispatch_engine, self._shared_balances)
 
     @functools.cached_property
     def admin_app(self) -> Starlette:
@@ -118,35 +114,13 @@ class Gateway:
         for an operator's key if any key is one's. Raises RuntimeError when `admin` is False."""
         return self._admin_app(asks_key=True)
 
-    def _opened_ledger(self) -> Ledger | None:
-        config = self._config
-        if config.ledger is None:
-            return None
-        # Its library takes a good part of a gateway's start, so only a gateway that needs it waits for it.
-        module = import_module("vfastml.entrypoints.ledger.ledger")
-        ledger: Ledger = module.Ledger(config.ledger, keep_days=config.ledger_keep_days, quota_of=self._quota_lookup())
-        return ledger
-
-    def _quota_lookup(self) -> Callable[[Tenant], Quota | None] | None:
-        """What the ledger is held against; None: keys have no quotas."""
-        return None
-
-    @functools.cached_property
-    def _tracing(self) -> RequestTracing | None:
-        return tracing_for(self._config)
-
-    @property
-    def _notes_requests(self) -> bool:
-        """Whether log lines tell more of a request than a sentence holds."""
-        return self._config.log_format == "json" and self._config.access_log != "off"
-
     def configure(self, *, dispatch_engine: str = "async", **options: Any) -> None:
         """Set fields of GatewayConfig; `dispatch_engine` names the kind of engine, of which there is one. Raises
         TypeError for unknown options, ValueError for a bad value, and RuntimeError once the engine or the routes have
         been made from the values of before."""
         if dispatch_engine != "async":
             raise ValueError(f"unknown dispatch engine {dispatch_engine!r}: only 'async' exists")
-        if self._is_complete or self._engine is not None:
+        if self._is_complete or self._engine is not None or "_oversight" in vars(self):
             raise RuntimeError("configure() comes before build(), run(), serving and the first use of dispatch_engine")
         self._config = self._config.with_options(options)
 
@@ -158,37 +132,38 @@ class Gateway:
 
     def run(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is open and return. Leaves by SystemExit 1, with one line on
-        stderr, when the address cannot be had, or may not be without keys, or when the ledger cannot be had.
+        stderr, when the address cannot be had, or may not be without keys, or when key file or ledger are not right.
 
         This is one process. Several on one port are for the command line (`vfastml api-server --workers N`), whose
         gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
-        self._build_or_exit()
         config = self._config
         configure_logging(config.log_level, config.log_format, "gateway")
+        self._oversee_or_exit()
         with claim(bind, host, port, config) as listener:
-            admin = claim_admin(bind, port and listener.getsockname()[1], config, self._admin_hooks)
-            greeting = Greeting(host, listener, with_key=bool(config.api_keys), admin_url=admin_url(config, admin))
+            admin = claim_admin(bind, port and listener.getsockname()[1], config, self._oversight.admin_hooks)
+            greeting = Greeting(host, listener, with_key=config.asks_for_keys, admin_url=admin_url(config, admin))
             greeting.tell_address()
             self._tell_ready = greeting.tell_example
             self._server(admin).run(sockets=[listener])
 
-    def run_worker(self, host: str, port: int, supervisor: SupervisorLine) -> None:
+    def run_worker(self, host: str, port: int, supervisor: SupervisorLine, shared_balances: int | None = None) -> None:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
-        part."""
-        self._build_or_exit()
+        part. `shared_balances` is the descriptor of the memory that it has given all its workers."""
+        self._shared_balances = shared_balances
+        self._oversee_or_exit()
         with claim(join, host, port, self._config) as listener:
-            admin = claim_admin(join, port, self._config, self._admin_hooks)
+            admin = claim_admin(join, port, self._config, self._oversight.admin_hooks)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])
 
-    def _build_or_exit(self) -> None:
+    def _oversee_or_exit(self) -> None:
         try:
-            self.build()
-        except LedgerError as error:
+            self._oversight  # noqa: B018  # made now
+        except (ValueError, LedgerError) as error:
             sys.exit(f"Cannot start: {error}.")
 
     def _server(self, admin: socket.socket | None, supervisor: SupervisorLine | None = None) -> GatewayServer:
-        config, metrics = self._config, self._measuring()
+        config, metrics = self._config, self._oversight.metrics
         return GatewayServer(
             self.build(),
             self._gate,
@@ -202,32 +177,13 @@ class Gateway:
         )
 
     def _admin_app(self, *, asks_key: bool) -> Starlette:
-        metrics = self._measuring()
-        if metrics is None:
+        if self._oversight.metrics is None:
             raise RuntimeError("this gateway measures nothing: it was configured with admin=False")
-        return admin_app(self.dispatch_engine, metrics, self._admin_hooks, asks_key=asks_key)
-
-    def _measuring(self) -> GatewayMetrics | None:
-        """All that is measured, from the first use on; None: nothing is."""
-        if self._metrics is None and self._config.admin:
-            self._metrics = GatewayMetrics(lambda: self.dispatch_engine)
-        return self._metrics
-
-    def _observers(self) -> list[RequestObserver]:
-        """Those that watch requests, in the order in which they are asked."""
-        observers: list[RequestObserver] = []
-        if self._tracing is not None:  # first: traces are to see what others refuse
-            observers.append(self._tracing.observer())
-        self._ledger = self._opened_ledger()
-        observers += () if self._ledger is None else self._ledger.observers
-        metrics = self._measuring()
-        observers += () if metrics is None else metrics.observers
-        if self._notes_requests:
-            observers.append(TokenNotes())
-        return observers
+        return admin_app(self.dispatch_engine, self._oversight.metrics, self._oversight.admin_hooks, asks_key=asks_key)
 
     def _complete(self) -> None:
         if not self._is_complete:
+            self.dispatch_engine.observe(*self._oversight.observers())
             self._add_routes()
             self._add_layers()
             self._is_complete = True
@@ -240,7 +196,7 @@ class Gateway:
                 chat_route(engine, keep_alive_s),
                 completions_route(engine, keep_alive_s),
                 cancel_route(engine),
-                *responses_routes(engine, self._background, self._config),
+                *responses_routes(engine, self._background, self._config, self._oversight.limits),
                 *models_routes(engine),
                 *tokenize_routes(engine),
                 *anthropic_routes(engine, keep_alive_s),
@@ -252,13 +208,15 @@ class Gateway:
         # The last one added is the outermost.
         app, config = self.app, self._config
         app.add_middleware(DisconnectMiddleware, max_body_bytes=config.max_body_bytes)
-        app.add_middleware(AdmissionMiddleware, max_open=config.max_open, max_open_per_key=config.max_open_per_key)
+        app.add_middleware(AdmissionMiddleware, max_open=config.max_open, limits=self._oversight.limits)
         app.add_middleware(DeadlineMiddleware, timeout_s=config.request_timeout_s)
         app.add_middleware(DrainMiddleware, gate=self._gate)
-        if self._notes_requests:
+        if self._oversight.notes_requests:
             app.add_middleware(NotedKeyMiddleware)
-        app.add_middleware(AuthMiddleware, keys=KeyRing(config.api_keys))
+        app.add_middleware(AuthMiddleware, keys=self._oversight.keys)
         app.add_middleware(ErrorMiddleware)
+        if config.asks_for_keys:
+            app.add_middleware(LimitHeadersMiddleware, limits=self._oversight.limits)
         if config.cors_origins:
             # Outside of keys, as a preflight has none, and of errors, which a page may read too. All headers that a
             # page asks for are allowed: clients send many, and keys are the only thing that opens a route.
@@ -269,10 +227,10 @@ class Gateway:
                 allow_headers=("*",),
                 expose_headers=_SHOWN_TO_PAGES,
             )
-        if self._tracing is not None:
-            app.add_middleware(self._tracing.layer, tracer=self._tracing.tracer, share=config.trace_sample)
+        if (tracing := self._oversight.tracing) is not None:
+            app.add_middleware(tracing.layer, tracer=tracing.tracer, share=config.trace_sample)
         app.add_middleware(AccessLogMiddleware, shown=config.access_log)
-        if (metrics := self._measuring()) is not None:
+        if (metrics := self._oversight.metrics) is not None:
             app.add_middleware(MetricsMiddleware, metrics=metrics.http, paths=self._paths)
         if config.root_path:
             app.add_middleware(RootPathMiddleware, root_path=config.root_path)
@@ -284,8 +242,7 @@ class Gateway:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         configure_logging(self._config.log_level, self._config.log_format, "gateway")
         await self.dispatch_engine.start()
-        if self._ledger is not None:
-            self._ledger.start()
+        self._oversight.start()
         waiting = asyncio.create_task(self._wait_ready())
         try:
             yield
@@ -293,10 +250,7 @@ class Gateway:
             waiting.cancel()
             await self._background.close()
             await self.dispatch_engine.close()
-            if self._ledger is not None:
-                await self._ledger.close()
-            if self._tracing is not None:
-                await asyncio.to_thread(self._tracing.close)
+            await self._oversight.close()
 
     async def _wait_ready(self) -> None:
         await self.dispatch_engine.wait_ready()

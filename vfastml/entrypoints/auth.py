@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.tenant import TENANT, Tenant
+from vfastml.entrypoints.keys.key_ring import KeyRing
 from vfastml.entrypoints.root_path import route_path
 from vfastml.errors import AuthenticationError
 
 FREE_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/health"})
 
 
-class KeyRing:
-    """The known keys, kept as digests. Empty: everybody may come in, with any token or none."""
+_TENANT = "vfastml.tenant"
+"""Where a request's scope has who sent it."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def owner(self, candidate: bytes) -> Tenant | None:
-        """Whose key was offered, or None. All keys are always compared: timing tells nothing."""
-        offered = _digest(candidate)
-        found = [digest for digest in self._digests if hmac.compare_digest(offered, digest)]
-        return Tenant(f"key-{found[0].hex()[:8]}", found[0]) if found else None
+def tenant_of(scope: Scope) -> Tenant | None:
+    """Who sent it, from the moment that its key is known: for layers outside of that."""
+    found: Tenant | None = scope.get(_TENANT)
+    return found
 
 
 def is_probe(scope: Scope) -> bool:
@@ -48,14 +41,15 @@ class AuthMiddleware:
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and self.keys:
+        if scope["type"] == "websocket" and not self.keys.is_open:
             # Nothing of ours speaks WebSocket, so no key opens one.
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or not self.keys or _is_free(scope):
+        if scope["type"] != "http" or self.keys.is_open or _is_free(scope):
             await self.app(scope, receive, send)
             return
-        before = TENANT.set(self._tenant(scope))
+        scope[_TENANT] = tenant = self._tenant(scope)
+        before = TENANT.set(tenant)
         try:
             await self.app(scope, receive, send)
         finally:
@@ -82,7 +76,3 @@ def offered_keys(scope: Scope) -> Iterator[bytes]:
             scheme, _, token = value.partition(b" ")
             if scheme.lower() == b"bearer":
                 yield token.strip()
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()

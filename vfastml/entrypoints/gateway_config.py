@@ -43,7 +43,10 @@ class GatewayConfig:
     model_servers: tuple[str, ...] = ("tcp://127.0.0.1:6500",)
     """Endpoints of the model servers."""
     api_keys: tuple[str, ...] = ()
-    """Any of them opens every route; none: no key is asked for."""
+    """Any of them opens every route; without them and an `api_key_file` no key is asked for."""
+    api_key_file: str | None = None
+    """A file of more keys, in TOML where its name ends in `.toml`, else one in a line. It is read again whenever it has
+    changed."""
     insecure: bool = False
     """Listen beyond this machine without keys."""
     cors_origins: tuple[str, ...] = ()
@@ -77,7 +80,7 @@ class GatewayConfig:
     max_open: int = MAX_OPEN
     """How many HTTP requests may be open at a time, probes aside."""
     max_open_per_key: int = 0
-    """How many of them with one API key; 0: no bound of their own."""
+    """How many of them with an API key for which its file says nothing else; 0: no bound of their own."""
     admin: bool = True
     """Measure, and have a listener for operators: metrics, load and keys."""
     admin_host: str = "127.0.0.1"
@@ -101,6 +104,8 @@ class GatewayConfig:
         object.__setattr__(self, "api_keys", _listed("api_keys", self.api_keys))
         if any(not key.strip() for key in self.api_keys):
             raise ValueError("an API key is empty")
+        if self.api_key_file is not None and not self.api_key_file:
+            raise ValueError("the name of the API key file is empty")
         origins = tuple(_checked_origin(origin) for origin in _listed("cors_origins", self.cors_origins))
         object.__setattr__(self, "cors_origins", origins)
         _check_root_path(self.root_path)
@@ -129,6 +134,11 @@ class GatewayConfig:
             raise ValueError("trace_sample must be a share between 0 and 1")
         if self.trace_sample != TRACE_SAMPLE and not self.is_traced:
             raise ValueError("trace_sample says nothing without a trace_endpoint or a trace_file")
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers need a key."""
+        return bool(self.api_keys) or self.api_key_file is not None
 
     def with_options(self, options: dict[str, Any]) -> GatewayConfig:
         """A copy with these options set. Raises TypeError for unknown ones, by name."""

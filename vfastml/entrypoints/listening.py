@@ -43,7 +43,7 @@ def join(host: str, port: int) -> socket.socket:
 def claim(how: Callable[[str, int], socket.socket], host: str, port: int, config: GatewayConfig) -> socket.socket:
     """What `bind`, `reserve` or `join` gives. Leaves by SystemExit 1, with one line on stderr, when the address cannot
     be had, or may not be without keys."""
-    if not (is_loopback(host) or config.api_keys or config.insecure):
+    if not (is_loopback(host) or config.asks_for_keys or config.insecure):
         sys.exit(f"Refusing to listen on {host} without API keys: set some, or say that insecure is meant.")
     try:
         return how(host, port)

@@ -15,6 +15,7 @@ from vfastml.entrypoints.admin.admin_address import admin_url, claim_admin
 from vfastml.entrypoints.admin.admin_hooks import AdminHooks
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.greeting import Greeting
+from vfastml.entrypoints.keys.balances import shared_memory
 from vfastml.entrypoints.listening import claim, reserve
 from vfastml.entrypoints.metrics.shared_folder import SharedFolder, shared_folder
 from vfastml.entrypoints.supervisor_line import READY, SERVING, WorkerOrder
@@ -41,14 +42,15 @@ def run_workers(command: Sequence[str], count: int, prog: str, config: GatewayCo
         # As they are here: a name could mean another address to a later worker, and port 0 another port.
         address, chosen_port = reserved.getsockname()[:2]
         admin = claim_admin(reserve, port and chosen_port, config, AdminHooks())
-        greeting = Greeting(host, reserved, with_key=bool(config.api_keys), admin_url=admin_url(config, admin))
+        greeting = Greeting(host, reserved, with_key=config.asks_for_keys, admin_url=admin_url(config, admin))
         if admin is None:
             settled, folder = replace(config, admin=False), None
         else:
             admin_host, admin_port = stack.enter_context(admin).getsockname()[:2]
             settled = replace(config, admin_host=admin_host, admin_port=admin_port)
             folder = stack.enter_context(_folder())
-        order = WorkerOrder(prog, address, chosen_port, settled)
+        balances = stack.enter_context(shared_memory())
+        order = WorkerOrder(prog, address, chosen_port, settled, balances.fileno())
         return Supervisor(command, order, count, greeting, folder).run()
 
 
@@ -118,7 +120,7 @@ class Supervisor:
         """Its exit status, or 1 if there could be no process."""
         try:
             environment = None if self._folder is None else self._folder.environment()
-            worker = await WorkerProcess.start(self._command, environment)
+            worker = await WorkerProcess.start(self._command, environment, [self._order.shared_balances])
         except OSError as error:
             logger.error("cannot start a worker: %s", error.strerror)
             return 1

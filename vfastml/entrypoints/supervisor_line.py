@@ -25,6 +25,8 @@ class WorkerOrder:
     host: str
     port: int
     config: GatewayConfig
+    shared_balances: int
+    """The descriptor, in the worker too, of what all of them know of keys' limits."""
 
     def encode(self) -> bytes:
         """As one line."""

@@ -20,15 +20,21 @@ class WorkerProcess:
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, command: Sequence[str], environment: Mapping[str, str] | None = None) -> WorkerProcess:
-        """With this process's environment unless there is another. Raises OSError when the machine has no room."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> WorkerProcess:
+        """With this process's environment unless there is another, and with these descriptors, by the same numbers.
+        Raises OSError when the machine has no room for it."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
             try:
                 # A group of its own: Ctrl-C reaches the supervisor alone, which passes it on once.
                 process = await asyncio.create_subprocess_exec(
-                    *command, stdin=theirs.fileno(), env=environment, process_group=0
+                    *command, stdin=theirs.fileno(), env=environment, process_group=0, pass_fds=descriptors
                 )
             except OSError:
                 ours.close()

@@ -30,7 +30,7 @@ def admin_app(engine: DispatchEngine, metrics: GatewayMetrics, hooks: AdminHooks
         return ApiJSONResponse(load_body(engine))
 
     async def keys(_: Request) -> Response:
-        return ApiJSONResponse({"keys": list(hooks.keys())})
+        return ApiJSONResponse({"keys": list(await hooks.keys())})
 
     async def livez(_: Request) -> Response:
         return ApiJSONResponse({"status": "alive"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ def _no_admin(_: bytes) -> bool | None:
     return None
 
 
-def _no_keys() -> Sequence[dict[str, Any]]:
+async def _no_keys() -> Sequence[dict[str, Any]]:
     return ()
 
 
@@ -21,7 +21,7 @@ class AdminHooks:
 
     is_admin: Callable[[bytes], bool | None] = _no_admin
     """Whether that is the key of an operator, found out in constant time; None: no key is."""
-    keys: Callable[[], Sequence[dict[str, Any]]] = _no_keys
+    keys: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _no_keys
     """Name, limits and use of each key, as JSON can have them."""
 
     @property

@@ -34,13 +34,13 @@ class HasQuota(Protocol):
         """None: there is no bound."""
 
     @property
-    def quota_per(self) -> Period:
-        """See Quota."""
+    def quota_per(self) -> Period | None:
+        """See Quota; there is one where there are tokens."""
 
 
 def quota_of_key(key: HasQuota | None) -> Quota | None:
     """A key's quota, if it has one."""
-    if key is None or key.quota_tokens is None:
+    if key is None or key.quota_tokens is None or key.quota_per is None:
         return None
     return Quota(key.quota_tokens, key.quota_per)
 

@@ -56,6 +56,10 @@ class KeyUsage(msgspec.Struct, frozen=True):
     requests: int
     tokens: int
 
+    def counts(self) -> dict[str, int]:
+        """All of it that is a number, by name."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if isinstance(value, int)}
+
 
 def usage(
     path: str,
@@ -107,7 +111,9 @@ def _wanted(key: str | None, since: date | None, until: date | None) -> list[Col
 
 def _usage(by: Sequence[Grouping], row: Row[*tuple[Any, ...]]) -> Usage:
     names = (*by, *(column.name for column in _SUMMED))
-    return msgspec.convert({**dict.fromkeys(GROUPINGS), **dict(zip(names, row, strict=True))}, Usage)
+    values: dict[str, Any] = dict.fromkeys(GROUPINGS)
+    values.update(zip(names, row, strict=True))
+    return msgspec.convert(values, Usage)
 
 
 def _rows(path: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:

@@ -11,20 +11,21 @@ from starlette.responses import Response
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import ServedModel
 from vfastml.engine.server_table import ServerView
+from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.routes import Route
 from vfastml.errors import ModelNotFoundError
 
 
 def models_routes(engine: DispatchEngine) -> list[Route]:
-    """The built-in routes."""
+    """The built-in routes. A caller is shown the models that it may use."""
 
     async def list_models(_: Request) -> Response:
         return ApiJSONResponse({"object": "list", "data": list(_by_name(engine).values())})
 
     async def get_model(request: Request) -> Response:
         name = request.path_params["id"]
-        for model in engine.models():
+        for model in _allowed(engine):
             if name in (model.id, model.uri, *model.aliases):
                 return ApiJSONResponse(_model_body(name, model, _server_of(model, engine)))
         raise ModelNotFoundError("There is no model of that name.", param="model")
@@ -35,10 +36,15 @@ def models_routes(engine: DispatchEngine) -> list[Route]:
     ]
 
 
+def _allowed(engine: DispatchEngine) -> list[ServedModel]:
+    tenant = TENANT.get()
+    return [model for model in engine.models() if tenant is None or tenant.may_use(model)]
+
+
 def _by_name(engine: DispatchEngine) -> dict[str, dict[str, Any]]:
     """The names to show; of servers that serve the same name, the first one's model."""
     named: dict[str, dict[str, Any]] = {}
-    for model in engine.models():
+    for model in _allowed(engine):
         server = _server_of(model, engine)
         for name in _names(model):
             named.setdefault(name, _model_body(name, model, server))

@@ -15,6 +15,7 @@ from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import TENANT
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.http_errors import ApiJSONResponse
+from vfastml.entrypoints.keys.key_limits import KeyLimits
 from vfastml.entrypoints.openai.responses.background import BackgroundResponses, RunningResponse
 from vfastml.entrypoints.openai.responses.event_log import EventLog
 from vfastml.entrypoints.openai.responses.growing_response import GrowingResponse
@@ -34,9 +35,11 @@ from vfastml.entrypoints.validation import parse_body
 from vfastml.errors import InvalidRequestError, NotFoundError, VFastMLError
 
 
-def responses_routes(engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig) -> list[Route]:
+def responses_routes(
+    engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig, limits: KeyLimits
+) -> list[Route]:
     """The built-in routes. A key has as many responses in the background as it may have requests open."""
-    api = _Endpoints(engine, background, config)
+    api = _Endpoints(engine, background, config, limits)
     one = "/v1/responses/{id}"
     return [
         Route("POST", "/v1/responses", api.create, "Answer an input", ResponsesRequest),
@@ -48,10 +51,12 @@ def responses_routes(engine: DispatchEngine, background: BackgroundResponses, co
 
 
 class _Endpoints:
-    def __init__(self, engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig) -> None:
+    def __init__(
+        self, engine: DispatchEngine, background: BackgroundResponses, config: GatewayConfig, limits: KeyLimits
+    ) -> None:
         self._engine = engine
         self._background = background
-        self._most_per_key = config.max_open_per_key
+        self._limits = limits
         self._max_body_bytes = config.max_body_bytes
         self._keep_alive_s = config.keep_alive_s
         self._store = ResponseStore()
@@ -117,7 +122,7 @@ class _Endpoints:
 
     def _check_room(self, turn: Turn) -> None:
         if turn.request.background:
-            self._background.check_room(turn, self._most_per_key)
+            self._background.check_room(turn, 0 if turn.owner is None else self._limits.max_open(turn.owner))
 
     def _running(self, http: Request) -> RunningResponse | None:
         return self._background.get(TENANT.get(), http.path_params["id"])
