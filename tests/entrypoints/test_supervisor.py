@@ -44,11 +44,13 @@ def open_streams(running: Running, count: int) -> list[Call]:
 
 
 def listening(running: Running) -> list[psutil.Process]:
-    """The workers that take connections."""
+    """The workers that take connections of clients."""
+    port = int(running.url.rpartition(":")[2])
     found = []
     for worker in workers_of(running):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [worker for each in worker.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+            listeners = [each for each in worker.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+            found += [worker for each in listeners if each.laddr.port == port]
     return found
 
 

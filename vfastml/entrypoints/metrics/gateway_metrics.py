@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
@@ -18,6 +19,8 @@ from vfastml.entrypoints.metrics.http_metrics import HttpMetrics
 from vfastml.entrypoints.metrics.process_collector import ProcessesCollector
 from vfastml.entrypoints.metrics.request_metrics import RequestMetrics
 from vfastml.entrypoints.metrics.shared_folder import VARIABLE, counting_processes
+
+_OPEN_METRICS = "application/openmetrics-text"
 
 
 class GatewayMetrics:
@@ -54,5 +57,8 @@ class GatewayMetrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as they stand now, and their content type: the one of the two text formats that `accept`, the
         header, asks for."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        _, content_type = choose_encoder(accept)
+        if content_type.startswith(_OPEN_METRICS):
+            # The encoder that it chose would make underscores of the colons in our names.
+            return openmetrics.generate_latest(self._registry, openmetrics.ALLOWUTF8), content_type
+        return generate_latest(self._registry), content_type
