@@ -160,6 +160,10 @@ class FakeDispatchEngine:
     def open_requests(self) -> int:
         return len(self._open)
 
+    @property
+    def held_requests(self) -> int:
+        return 0
+
     def models(self) -> list[ServedModel]:
         return [MODEL]
 

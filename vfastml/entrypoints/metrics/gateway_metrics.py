@@ -60,5 +60,6 @@ class GatewayMetrics:
         _, content_type = choose_encoder(accept)
         if content_type.startswith(_OPEN_METRICS):
             # The encoder that it chose would make underscores of the colons in our names.
-            return openmetrics.generate_latest(self._registry, openmetrics.ALLOWUTF8), content_type
+            text = openmetrics.generate_latest(self._registry, openmetrics.ALLOWUTF8)  # type: ignore[no-untyped-call]
+            return text, content_type
         return generate_latest(self._registry), content_type
