@@ -87,9 +87,9 @@ def _print_json(by: list[str], used: list[dict[str, Any]]) -> None:
 
 
 def _print_csv(by: list[str], used: list[dict[str, Any]]) -> None:
-    writer = csv.DictWriter(sys.stdout, [*by, *_NUMBERS], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(used)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*by, *_NUMBERS])
+    writer.writerows([*(shown(each[name]) for name in by), *(each[name] for name in _NUMBERS)] for each in used)
 
 
 _PRINTERS: dict[str, Callable[[list[str], list[dict[str, Any]]], None]] = {

@@ -111,9 +111,8 @@ def _wanted(key: str | None, since: date | None, until: date | None) -> list[Col
 
 def _usage(by: Sequence[Grouping], row: Row[*tuple[Any, ...]]) -> Usage:
     names = (*by, *(column.name for column in _SUMMED))
-    values: dict[str, Any] = dict.fromkeys(GROUPINGS)
-    values.update(zip(names, row, strict=True))
-    return msgspec.convert(values, Usage)
+    ungrouped: dict[str, Any] = dict.fromkeys(GROUPINGS)
+    return Usage(**(ungrouped | dict(zip(names, row, strict=True))))
 
 
 def _rows(path: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[*tuple[Any, ...]]]:
