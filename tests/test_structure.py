@@ -53,8 +53,11 @@ def test_imports_go_one_way(floor: str) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("vfastml.entrypoints.api_server", ["torch", "transformers"]),
+        ("vfastml.entrypoints.api_server", ["torch", "transformers", "sqlalchemy"]),
         ("prebuilt_apps.openai.api_server", ["torch", "transformers"]),
+        ("prebuilt_apps.cli.usage", ["torch", "fastapi", "sqlalchemy"]),
+        ("vfastml.entrypoints.ledger.usage", ["torch", "fastapi", "zmq"]),
+        ("vfastml.entrypoints.ledger.ledger", ["torch", "fastapi"]),
         ("vfastml.engine.dispatch_engine", ["torch", "transformers", "fastapi"]),
         ("vfastml.text_engine.engine_loader", ["zmq", "fastapi"]),
         ("vfastml.models_servers.model_server_text_hf", ["fastapi", "uvicorn"]),

@@ -138,8 +138,8 @@ class Gateway:
         gateway has no routes but the built-in ones; an app of your own gets them from another ASGI server."""
         config = self._config
         configure_logging(config.log_level, config.log_format, "gateway")
-        self._oversee_or_exit()
         with claim(bind, host, port, config) as listener:
+            self._oversee_or_exit()
             admin = claim_admin(bind, port and listener.getsockname()[1], config, self._oversight.admin_hooks)
             greeting = Greeting(host, listener, with_key=config.asks_for_keys, admin_url=admin_url(config, admin))
             greeting.tell_address()
@@ -150,8 +150,8 @@ class Gateway:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part. `shared_balances` is the descriptor of the memory that it has given all its workers."""
         self._shared_balances = shared_balances
-        self._oversee_or_exit()
         with claim(join, host, port, self._config) as listener:
+            self._oversee_or_exit()
             admin = claim_admin(join, port, self._config, self._oversight.admin_hooks)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])

@@ -97,9 +97,10 @@ def test_an_orderly_end_books_what_it_ends(path: Path, start: Start, silent_serv
     running = start(gateway(path, silent_server, "--port", "0", "--drain-timeout", "0.1"))
     body = {"prompt": "x", "max_tokens": 5, "stream": True}
     with httpx.stream("POST", f"{running.url}/v1/completions", json=body, timeout=PATIENCE_S) as response:
-        assert "one" in next(response.iter_text())
+        texts = response.iter_text()
+        assert "one" in next(texts)
         running.signal()
-        response.read()
+        assert "service_unavailable" in "".join(texts)
     assert running.exit_code() == 0
     [row] = rows(path)
     assert (row["outcome"], row["error"], row["prompt_tokens"]) == ("failed", "InternalServerTooBusyError", 1)
@@ -121,7 +122,8 @@ def test_a_file_that_is_no_ledger_stops_the_start(path: Path, endpoint: str, wor
     command = gateway(path, endpoint, "--port", "0", "--workers", workers)
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=PATIENCE_S, check=False)
     assert run.returncode == 1
-    assert run.stderr == f"Cannot start: the ledger {path} cannot be opened: file is not a database.\n"
+    assert run.stderr.count("Cannot start") == 1
+    assert run.stderr.startswith(f"Cannot start: the ledger {path} cannot be opened: file is not a database.\n")
 
 
 def test_a_quota_as_openais_client_sees_it(path: Path, endpoint: str, start: Start) -> None:
