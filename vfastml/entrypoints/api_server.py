@@ -58,6 +58,10 @@ _SHOWN_TO_PAGES = (
 )
 """Response headers that a web page of another origin may read."""
 
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own would send paths, queries and the words of errors to whatever the process has set up for it; ours is in
+tracing/."""
+
 
 class Gateway:
     """HTTP in front of a DispatchEngine. Put routes of your own on `app`, then `configure` and `run`: the built-in
@@ -84,7 +88,12 @@ class Gateway:
         """The application, made on first use."""
         if self._app is None:
             self._app = _CompletedApp(
-                self._complete, title="VFastML", version=__version__, lifespan=self._lifespan, redirect_slashes=False
+                self._complete,
+                title="VFastML",
+                version=__version__,
+                lifespan=self._lifespan,
+                redirect_slashes=False,
+                telemetry=_NO_TELEMETRY,
             )
             install_error_handlers(self._app)
         return self._app

@@ -46,7 +46,23 @@ def configure_logging(level: str, log_format: str = "text", process: str = "vfas
         root.addHandler(handler)
         if as_json:
             _log_what_is_uncaught()
+    if any(isinstance(handler.formatter, JsonFormatter | OneLineFormatter) for handler in root.handlers):
+        _unite_loggers()
     logging.getLogger("vfastml").setLevel(level.upper())
+
+
+def _unite_loggers() -> None:
+    """Libraries that write on stderr by themselves, as transformers does, write as all others do from now on."""
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if not isinstance(logger, logging.Logger):
+            continue
+        for handler in [handler for handler in logger.handlers if _is_stderr(handler)]:
+            logger.removeHandler(handler)
+            logger.propagate = True
+
+
+def _is_stderr(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
 
 
 def _log_what_is_uncaught() -> None:

@@ -19,7 +19,7 @@ from vfastml.engine.dispatch_replies import Finished, Mark
 
 MAX_MARKS = 512
 """Of one request: what is more is not shown."""
-_PREFILLED, _PREEMPTED, _RESUMED = "prefilled", "preempted", "resumed"
+_PREFILLED, _PREEMPTED, _RESUMED, _DROPPED = "prefilled", "preempted", "resumed", "dropped"
 
 
 @dataclass(slots=True)
@@ -85,12 +85,12 @@ def _phase_at(mark: Mark, shown: Sequence[_Phase]) -> _Phase:
 
 
 def _preempted(marks: Iterable[Mark], total_s: float) -> Iterator[_Phase]:
-    """From the loss of its blocks until it has all of them again, or to the end."""
+    """From the loss of its blocks until it is computed anew, or a beam is given up; or to the end."""
     lost: dict[int, Mark] = {}
     for mark in marks:
         if mark.name == _PREEMPTED:
             lost.setdefault(mark.index, mark)
-        elif mark.name == _RESUMED and (since := lost.pop(mark.index, None)) is not None:
+        elif mark.name in (_RESUMED, _DROPPED) and (since := lost.pop(mark.index, None)) is not None:
             yield _Phase(_PREEMPTED, since.at_s, mark.at_s, [], mark.index)
     for since in lost.values():
         yield _Phase(_PREEMPTED, since.at_s, total_s, [], since.index)
