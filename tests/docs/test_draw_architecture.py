@@ -18,7 +18,7 @@ PACKAGE = DOCS.parent / "vfastml"
 def test_it_draws_a_picture_of_the_size_that_is_kept(tmp_path: Path) -> None:
     environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path / "matplotlib")}
     subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], check=True, timeout=120, env=environment)
-    assert _png_size(tmp_path / "architecture.png") == _png_size(DOCS / "architecture.png")
+    assert png_size(tmp_path / "architecture.png") == png_size(DOCS / "architecture.png")
 
 
 def test_the_files_that_it_names_exist() -> None:
@@ -28,7 +28,7 @@ def test_the_files_that_it_names_exist() -> None:
         assert list(PACKAGE.rglob(name)), name
 
 
-def _png_size(path: Path) -> tuple[int, int]:
+def png_size(path: Path) -> tuple[int, int]:
     """Width and height, from the header."""
     head = path.read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
