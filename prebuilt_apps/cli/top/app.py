@@ -106,11 +106,15 @@ class TopApp(App[None]):
             self._lost = None
         except ServiceError as error:
             self._lost = str(error)
-        else:
-            totals = view_of(self._client.url, self._window).totals
-            self.query_one("#generated", Trend).add(totals.generated_per_s)
-            self.query_one("#waiting", Trend).add(totals.waiting)
-        self._see()
+        # At the end the widgets go first.
+        if self.is_running:
+            self._note_trends()
+            self._see()
+
+    def _note_trends(self) -> None:
+        totals = view_of(self._client.url, self._window).totals
+        self.query_one("#generated", Trend).add(None if self._lost else totals.generated_per_s)
+        self.query_one("#waiting", Trend).add(None if self._lost else totals.waiting)
 
     def _see(self) -> None:
         if not self._is_paused:

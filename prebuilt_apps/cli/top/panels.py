@@ -16,7 +16,7 @@ from prebuilt_apps.cli.top.view import KeyRow, LatencyRow, ServerRow
 
 _TREND_S = 300.0
 _MOST_POINTS = 3000
-_LEAST_NAME = 12
+_LEAST_NAME = 10
 _PADDING = 2
 """Of each cell of a table, both sides together."""
 
@@ -84,7 +84,7 @@ class ServerTable(Table):
 
     def show(self, rows: Iterable[ServerRow], width: int) -> None:
         """In that many cells of width; what does not fit is reached with the arrows."""
-        bar_width = 20 if width >= 120 else 6
+        bar_width = 20 if width >= 120 else 4
         cells = {row.endpoint: texts.server_cells(row, bar_width) for row in rows}
         self.fill(_server_columns(width, bar_width, list(cells.values())), cells)
 
