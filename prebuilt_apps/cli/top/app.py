@@ -55,7 +55,7 @@ class TopApp(App[None]):
         self._interval_s = interval_s
         self._window = Window(max(_WINDOW_S, 2 * interval_s))
         self._window.add(first)
-        self._view = view_of(client.url, self._window)
+        self._newest = self._shown = view_of(client.url, self._window)
         self._lost: str | None = None
         self._is_paused = False
         self._order = texts.ORDERS[0]
@@ -108,21 +108,22 @@ class TopApp(App[None]):
             self._lost = str(error)
         # At the end the widgets go first.
         if self.is_running:
+            self._newest = view_of(self._client.url, self._window)
             self._note_trends()
             self._see()
 
     def _note_trends(self) -> None:
-        totals = view_of(self._client.url, self._window).totals
+        totals = self._newest.totals
         self.query_one("#generated", Trend).add(None if self._lost else totals.generated_per_s)
         self.query_one("#waiting", Trend).add(None if self._lost else totals.waiting)
 
     def _see(self) -> None:
         if not self._is_paused:
-            self._view = view_of(self._client.url, self._window)
+            self._shown = self._newest
         self._draw()
 
     def _draw(self) -> None:
-        view, width = self._view, self.size.width
+        view, width = self._shown, self.size.width
         self.query_one("#heading", Line).say(texts.heading(view, is_lost=self._lost is not None))
         for name, line in zip(_TOTALS, texts.total_lines(view.totals), strict=True):
             self.query_one(f"#{name}", Line).say(line)

@@ -31,14 +31,15 @@ class Step:
 
     began: float
     ended: float
-    increases: Values
+    increases: dict[str, Values]
+    """By the names of the series: a window is asked for few of many."""
 
 
 def step_between(before: Snapshot, after: Snapshot) -> Step:
     """The counters of `/metrics` by their names, those of `/load` as `load:generated_tokens` and so on, with the label
     `endpoint`."""
     increases = {**_counted(before.values, after.values), **_counted_by_servers(before.load, after.load)}
-    return Step(before.at, after.at, {series: value for series, value in increases.items() if value > 0})
+    return Step(before.at, after.at, _by_name(increases))
 
 
 class Window:
@@ -76,10 +77,18 @@ class Window:
 
     def _grown(self, name: str, last_s: float) -> Iterator[tuple[Series, float]]:
         for step in self._recent(last_s):
-            yield from ((series, value) for series, value in step.increases.items() if series.name == name)
+            yield from step.increases.get(name, {}).items()
 
     def _recent(self, last_s: float) -> Iterator[Step]:
         return (step for step in self._steps if self.last is not None and step.ended > self.last.at - last_s)
+
+
+def _by_name(increases: Values) -> dict[str, Values]:
+    named: dict[str, Values] = {}
+    for series, value in increases.items():
+        if value > 0:
+            named.setdefault(series.name, {})[series] = value
+    return named
 
 
 def _counted(before: Values, after: Values) -> Values:
