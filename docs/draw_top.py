@@ -21,7 +21,7 @@ from prebuilt_apps.cli.top.rates import Snapshot
 
 PICTURE = Path(__file__).parent / "top.svg"
 USERS, OPERATORS = "http://127.0.0.1:8080", "http://127.0.0.1:8081"
-SIZE = (110, 28)
+SIZE = (110, 24)
 KEYS = ("key-of-ann-1", "key-of-ann-1", "key-of-bob-2")
 """Each client has one of these in turn."""
 CLIENTS = 12

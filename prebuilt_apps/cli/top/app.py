@@ -67,7 +67,7 @@ class TopApp(App[None]):
         yield ServerTable(id="servers")
         with Horizontal(id="figures"):
             yield Latencies(id="latencies")
-            yield KeyTable(id="keys")
+            yield KeyTable(id="keys", has_cursor=False)
         with Horizontal(id="trends"):
             yield Trend("tokens/s", self._interval_s, id="generated")
             yield Trend("waiting", self._interval_s, id="waiting")

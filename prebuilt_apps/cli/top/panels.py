@@ -44,8 +44,8 @@ class Table(DataTable[Text]):
     Table:nocolor > .datatable--cursor { text-style: reverse; }
     """
 
-    def __init__(self, id: str) -> None:
-        super().__init__(id=id, cursor_type="row")
+    def __init__(self, id: str, *, has_cursor: bool = True) -> None:
+        super().__init__(id=id, cursor_type="row" if has_cursor else "none")
         self._shown: tuple[Column, ...] = ()
 
     def fill(self, columns: Sequence[Column], rows: Mapping[str, Sequence[str]]) -> None:
@@ -106,9 +106,10 @@ class KeyTable(Table):
     def show(self, rows: Sequence[KeyRow], width: int) -> None:
         """In that many cells of width."""
         self.display = bool(rows)
-        name_width = max(6, width - 2 * 6 - 3 * _PADDING)
-        columns = [Column("KEY", name_width, to_the_right=False), Column("REQ/S", 6), Column("TOK/S", 6)]
-        self.fill(columns, {row.name: texts.key_cells(row) for row in rows})
+        cells = {row.name: texts.key_cells(row) for row in rows}
+        most = max(_LEAST_NAME, width - 2 * 6 - 4 * _PADDING)
+        name = Column("KEY", min(most, max(3, _widest(list(cells.values()), 0))), to_the_right=False)
+        self.fill([name, Column("REQ/S", 6), Column("TOK/S", 6)], cells)
 
 
 class Trend(Vertical):

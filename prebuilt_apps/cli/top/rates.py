@@ -43,7 +43,7 @@ def step_between(before: Snapshot, after: Snapshot) -> Step:
 
 
 class Window:
-    """The last `span_s` seconds of a service. `last` is the newest snapshot, None before there is one."""
+    """The last `span_s` seconds of a service, or its last step if that is longer. `last` is the newest snapshot, None before there is one."""
 
     def __init__(self, span_s: float) -> None:
         self.last: Snapshot | None = None
@@ -55,7 +55,7 @@ class Window:
         if self.last is not None:
             self._steps.append(step_between(self.last, snapshot))
         self.last = snapshot
-        while self._steps and self._steps[0].ended <= snapshot.at - self._span_s:
+        while len(self._steps) > 1 and self._steps[0].began < snapshot.at - self._span_s:
             self._steps.popleft()
 
     def seconds(self, last_s: float = math.inf) -> float:
