@@ -132,6 +132,16 @@ def add_process_flags(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_wire_keys_flag(parser: argparse._ActionsContainer) -> None:
+    """Who may speak on the wire."""
+    parser.add_argument(
+        "--wire-keys",
+        metavar="DIR",
+        help="keys of the wire between gateways and model servers on different machines, as `vfastml keys wire` makes "
+        "them; default: none, and no other machine",
+    )
+
+
 def add_max_step_flag(parser: argparse._ActionsContainer) -> None:
     """When a model server counts as hung."""
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,10 +17,12 @@ from prebuilt_apps.cli.service_client import ServiceClient, add_url_flag, defaul
 from prebuilt_apps.cli.service_error import ServiceError
 from prebuilt_apps.cli.terminal import complain, show
 from prebuilt_apps.commands import warn_of_unknown_variables
-from prebuilt_apps.flags import FlagParser, add_max_step_flag
+from prebuilt_apps.flags import FlagParser, add_max_step_flag, add_wire_keys_flag
+from prebuilt_apps.variables import variable_of
 from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.server_table import ServerState, ServerView
+from vfastml.engine.wire_keys import WireKeyError
 
 _PROG = "python -m prebuilt_apps.cli.health"
 _TIMEOUT_S = 5.0
@@ -30,7 +33,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser = FlagParser(prog, "Exits with 0 if the service is ready, else with 1 and one line that says why.")
     which = parser.add_mutually_exclusive_group()
     add_url_flag(which)
-    own = f"tcp://127.0.0.1:{port_here('rpc_port', 6500)}"
+    own = _own_endpoint()
     which.add_argument(
         "--model-server",
         nargs="?",
@@ -44,6 +47,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser.add_argument(
         "--timeout", type=flag_types.seconds, default=_TIMEOUT_S, metavar="SECONDS", help="for the answer"
     )
+    add_wire_keys_flag(parser)
     add_max_step_flag(parser)
     return parser
 
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     try:
         if endpoint := getattr(options, "model_server", None):
             with _no_log_lines():
-                asyncio.run(_check_model_server(endpoint, options.timeout, options.max_step))
+                asyncio.run(_check_model_server(endpoint, options.timeout, options.max_step, options.wire_keys))
         else:
             _check_gateway(options.url or default_url(), options.timeout)
     except ServiceError as error:
@@ -82,10 +86,13 @@ def _check_gateway(url: str, timeout_s: float) -> None:
     raise ServiceError("not ready: a model has no live model server")
 
 
-async def _check_model_server(endpoint: str, timeout_s: float, max_step_s: float) -> None:
-    """Raises ServiceError if it is not ready."""
-    engine = DispatchEngine([endpoint], max_step_age_s=max_step_s)
-    await engine.start()
+async def _check_model_server(endpoint: str, timeout_s: float, max_step_s: float, wire_keys: str | None) -> None:
+    """Raises ServiceError if it is not ready. The keys of a gateway will do, and those of the model server itself."""
+    engine = DispatchEngine([endpoint], max_step_age_s=max_step_s, wire_keys=wire_keys)
+    try:
+        await engine.start()
+    except WireKeyError as error:
+        raise ServiceError(str(error)) from error
     try:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(engine.wait_ready(), timeout_s)
@@ -115,9 +122,17 @@ def _why_not_ready(server: ServerView, max_step_s: float) -> str | None:
             return f"not ready: the model server hangs in a step since {server.step_age_s:.0f} s"
         case ServerState.LOADING:
             return f"not ready: {_phase(server.phase, server.progress)}"
+        case ServerState.UNSEEN | ServerState.LOST if server.phase:
+            return f"not ready: {server.phase} ({server.endpoint})"
         case ServerState.UNSEEN | ServerState.LOST:
             return f"no model server answers at {server.endpoint}"
     return f"not ready: the model server is {server.state}"
+
+
+def _own_endpoint() -> str:
+    """Of the model server that the environment here describes."""
+    path = os.environ.get(variable_of("rpc_ipc"))
+    return f"ipc://{path}" if path else f"tcp://127.0.0.1:{port_here('rpc_port', 6500)}"
 
 
 def _endpoint(text: str) -> str:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags, add_wire_keys_flag
 from prebuilt_apps.openai import api_server, model_server
 from prebuilt_apps.openai.child_process import ChildProcess
 from prebuilt_apps.openai.supervisor import Supervisor
 from prebuilt_apps.variables import OTHERS, PREFIX, variable_of
 from vfastml.engine.addresses import bracketed, is_loopback
+from vfastml.engine.discovery import ipc_endpoint
 from vfastml.utils.logging import configure_logging
 
 _PROG = "python -m prebuilt_apps.openai"
@@ -26,6 +27,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     api_server.add_arguments(parser.add_argument_group("gateway"))
     model_server.add_arguments(parser.add_argument_group("model server"))
     both = parser.add_argument_group("both")
+    add_wire_keys_flag(both)
     add_max_step_flag(both)
     add_process_flags(both)
     return parser
@@ -46,9 +48,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
 
 def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
     """Adds the model server to those of the gateway, and checks what else would let a process fail at its start."""
-    if options.rpc_port == 0:
-        parser.error("the gateway has to know the --rpc-port: 0 is for a model server alone")
-    own = f"tcp://{bracketed(options.rpc_host)}:{options.rpc_port}"
+    own = _own_endpoint(parser, options)
     options.model_server = list(dict.fromkeys([*(options.model_server or ()), own]))
     config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog).GatewayConfig
     try:
@@ -58,16 +58,39 @@ def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
     except ValueError as error:
         parser.error(str(error))
     _check_listens(parser.prog, "", options.host, options.port, is_guarded=settings.asks_for_keys or options.insecure)
-    _check_listens(parser.prog, "rpc-", options.rpc_host, options.rpc_port, is_guarded=options.insecure)
+    if options.rpc_ipc is None:
+        _check_port(parser.prog, "rpc-", options.rpc_host, options.rpc_port)
+
+
+def _own_endpoint(parser: FlagParser, options: argparse.Namespace) -> str:
+    """Where the model server is to listen, if it may."""
+    if options.rpc_ipc is not None:
+        try:
+            return ipc_endpoint(options.rpc_ipc)
+        except ValueError as error:
+            parser.error(str(error))
+    if options.rpc_port == 0:
+        parser.error("the gateway has to know the --rpc-port: 0 is for a model server alone")
+    is_guarded = options.wire_keys is not None or options.insecure
+    _check_reach(parser.prog, "rpc-", options.rpc_host, is_guarded=is_guarded, keys="--wire-keys")
+    return f"tcp://{bracketed(options.rpc_host)}:{options.rpc_port}"
 
 
 def _check_listens(prog: str, kind: str, host: str, port: int, *, is_guarded: bool) -> None:
     """Leaves by SystemExit 1 where the process that is to listen there would."""
+    _check_reach(prog, kind, host, is_guarded=is_guarded, keys="--api-key-file")
+    _check_port(prog, kind, host, port)
+
+
+def _check_reach(prog: str, kind: str, host: str, *, is_guarded: bool, keys: str) -> None:
     if not (is_loopback(host) or is_guarded):
-        keys = "" if kind else "give it --api-key-file, or "
         sys.exit(
-            f"{prog}: --{kind}host {host} is open to other machines: {keys}say with --insecure that they may use it"
+            f"{prog}: --{kind}host {host} is open to other machines: give it {keys}, or say with --insecure that they "
+            "may use it"
         )
+
+
+def _check_port(prog: str, kind: str, host: str, port: int) -> None:
     bind = import_part("vfastml.entrypoints.listening", extra="api", prog=prog).bind
     try:
         bind(host, port).close()
@@ -87,17 +110,19 @@ def _processes(arguments: list[str], options: argparse.Namespace) -> tuple[Child
     both += ["--drain-timeout", str(options.drain_timeout)]
     both += ["--max-step", str(options.max_step)]
     both += ["--insecure"] if options.insecure else []
+    wire_keys = [] if options.wire_keys is None else ["--wire-keys", options.wire_keys]
+    own_keys = wire_keys if options.rpc_ipc is None else []  # a socket file needs none: they are for other servers
     servers = [text for endpoint in options.model_server for text in ("--model-server", endpoint)]
     keys = {variable_of("api_key"): ",".join(options.api_key)} if options.api_key else {}
     return (
         ChildProcess(
             "gateway",
-            [sys.executable, "-m", api_server.__name__, *for_gateway, *both, *servers],
+            [sys.executable, "-m", api_server.__name__, *for_gateway, *both, *wire_keys, *servers],
             {**_environment_of(gateway), **keys},
         ),
         ChildProcess(
             "model server",
-            [sys.executable, "-m", model_server.__name__, *for_model_server, *both],
+            [sys.executable, "-m", model_server.__name__, *for_model_server, *both, *own_keys],
             _environment_of(model),
             model_server.READY_FLAG,
         ),
@@ -113,8 +138,8 @@ def _settled_here() -> FlagParser:
 
 
 def _environment_of(parser: FlagParser) -> dict[str, str]:
-    """This process's environment without variables of ours that are not that process's."""
-    own = OTHERS.union(parser.variables())
+    """This process's environment without variables of ours that are not that process's, or come as flags."""
+    own = OTHERS.union(parser.variables()) - {variable_of("wire_keys")}
     return {name: value for name, value in os.environ.items() if name in own or not name.startswith(PREFIX)}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from prebuilt_apps import flag_types
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags, add_wire_keys_flag
 from prebuilt_apps.variables import variable_of
 from vfastml.entrypoints.keys.key_file import read_keys
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         "--model-server",
         action=Repeated,
         metavar="ENDPOINT",
-        help="where a model server listens; repeatable (default: tcp://127.0.0.1:6500)",
+        help="where a model server listens, tcp://HOST:PORT or ipc://PATH; repeatable (default: tcp://127.0.0.1:6500)",
     )
     add_key_flags(parser)
     add(
@@ -171,6 +171,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     """The command line."""
     parser = FlagParser(prog, "OpenAI-compatible HTTP in front of one or more VFastML model servers.")
     add_arguments(parser)
+    add_wire_keys_flag(parser)
     add_max_step_flag(parser)
     add_process_flags(parser)
     return parser
@@ -190,6 +191,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         "max_open_per_key": options.max_open_per_key,
         "ledger": options.ledger,
         "ledger_keep_days": options.ledger_keep_days,
+        "wire_keys": options.wire_keys,
         "insecure": options.insecure,
         "admin": not options.no_admin,
         "admin_host": options.admin_host,

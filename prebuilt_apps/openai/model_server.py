@@ -12,7 +12,7 @@ from typing import Any
 from prebuilt_apps import flag_types
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.extras import import_part
-from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags
+from prebuilt_apps.flags import FlagParser, Repeated, add_max_step_flag, add_process_flags, add_wire_keys_flag
 from vfastml.model_store import DEFAULT_MODEL
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS
 from vfastml.text_engine.chat_dialect import REASONING_PARSERS, TOOL_CALL_PARSERS
@@ -68,6 +68,8 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     add("--rpc-host", default="127.0.0.1", metavar="HOST", help="address that gateways connect to")
     free = "port that gateways connect to; 0 takes a free one"
     add("--rpc-port", type=flag_types.port, default=6500, metavar="PORT", help=free)
+    ipc = "socket file that gateways of this machine connect to, in a folder of its own, instead of host and port"
+    add("--rpc-ipc", metavar="PATH", help=ipc)
     add(
         "--model-load-kwargs",
         action=_LoadKwargs,
@@ -166,6 +168,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     """All flags, with their defaults in the help."""
     parser = FlagParser(prog, "Serves one text model to the gateways that connect.")
     add_arguments(parser)
+    add_wire_keys_flag(parser)
     add_max_step_flag(parser)
     add_process_flags(parser)
     # Between `vfastml serve` and this process.
@@ -183,6 +186,12 @@ def load_kwargs(options: argparse.Namespace) -> dict[str, Any]:
     return {**given, "dtype": options.dtype}
 
 
+def check_wire(options: argparse.Namespace) -> None:
+    """Raises ValueError for flags that contradict each other."""
+    if options.rpc_ipc is not None and options.wire_keys is not None:
+        raise ValueError("--rpc-ipc needs no --wire-keys: the folder's mode keeps others out; give one of them")
+
+
 def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
     """Runs until SIGTERM or Ctrl-C."""
     parser = build_parser(prog)
@@ -190,6 +199,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
     warn_of_unknown_variables(parser)
     try:
         model_load_kwargs = load_kwargs(options)
+        check_wire(options)
     except ValueError as error:
         parser.error(str(error))
     configure_logging(options.log_level, options.log_format, "model-server")
@@ -229,6 +239,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> None:
         served_model_names=options.served_model_name or (),
         rpc_host=options.rpc_host,
         rpc_port=options.rpc_port,
+        rpc_ipc=options.rpc_ipc,
+        wire_keys=options.wire_keys,
         insecure=options.insecure,
         drain_timeout_s=options.drain_timeout,
         max_step_s=options.max_step,

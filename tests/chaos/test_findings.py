@@ -27,6 +27,8 @@ class Connected(asyncio.Event):
 
     def on_disconnected(self, endpoint: str) -> None: ...
 
+    def on_refused(self, endpoint: str, failure: object) -> None: ...
+
 
 @pytest.mark.parametrize("garbage", [b"", b"\x10 is a length to ZMTP 1.0"])
 async def test_a_handshake_that_never_ends_is_begun_again(garbage: bytes) -> None:

@@ -21,6 +21,9 @@ class Listener:
     def on_frame(self, endpoint: str, frame: bytes) -> None:
         self.frames.append(frame)
 
+    def on_refused(self, endpoint: str, failure: object) -> None:
+        self.told.append("refused")
+
     def on_disconnected(self, endpoint: str) -> None:
         self.told.append("disconnected")
 

@@ -13,6 +13,7 @@ import zmq
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import Reply, Status
 from vfastml.engine.dispatch_requests import Join, Request
+from vfastml.engine.wire_keys import DealerKeys
 
 _R = TypeVar("_R")
 PATIENCE_S = 60.0
@@ -21,10 +22,11 @@ PATIENCE_S = 60.0
 class RawGateway:
     """A DEALER that has joined, unless told otherwise. Leaving the `with` block closes it."""
 
-    def __init__(self, port: int, *, joins: bool = True) -> None:
+    def __init__(self, port: int | str, *, joins: bool = True, keys: DealerKeys | None = None) -> None:
         self.name = f"raw-{secrets.token_hex(4)}"
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = wire.open_dealer(self._context.socket(zmq.DEALER), f"tcp://127.0.0.1:{port}", self.name)
+        endpoint = f"tcp://127.0.0.1:{port}" if isinstance(port, int) else port
+        self._socket = wire.open_dealer(self._context.socket(zmq.DEALER), endpoint, self.name, keys)
         if joins:
             self.join()
 

@@ -1,4 +1,5 @@
-"""Model servers that misbehave: `python -m tests.models_servers.stub_server NAME PORT [DRAIN_TIMEOUT_S]`."""
+"""Model servers that misbehave: `python -m tests.models_servers.stub_server NAME PORT [DRAIN_TIMEOUT_S]`, and what else
+a ModelServer takes as OPTION=VALUE."""
 
 from __future__ import annotations
 
@@ -110,5 +111,8 @@ class CloseNeedsLoad(LoadBreaks):
 
 if __name__ == "__main__":
     name, port, *rest = sys.argv[1:]
-    drain_timeout_s = float(rest[0]) if rest else 60.0
-    globals()[name]("text_generation", "stub", rpc_port=int(port), drain_timeout_s=drain_timeout_s).run_forever()
+    others = dict(option.split("=", 1) for option in rest if "=" in option)
+    drain_timeout_s = float(rest[0]) if len(rest) > len(others) else 60.0
+    globals()[name](
+        "text_generation", "stub", rpc_port=int(port), drain_timeout_s=drain_timeout_s, **others
+    ).run_forever()

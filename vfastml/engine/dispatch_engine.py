@@ -16,6 +16,7 @@ from vfastml.engine.cancellations import Cancellations
 from vfastml.engine.dispatch_replies import Accepted, CancelResult, Goaway, Hello, Reply, ServedModel, Status, StepReply
 from vfastml.engine.dispatch_requests import Join, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.handshakes import HandshakeFailure, refusal_of
 from vfastml.engine.open_requests import OpenRequests
 from vfastml.engine.request_handles import handle_of, with_handles
 from vfastml.engine.request_observer import RequestObserver
@@ -23,6 +24,7 @@ from vfastml.engine.server_connection import ServerConnection
 from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, ServerView, Startup
 from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 from vfastml.engine.wire import PROTOCOL, DamagedError, decode_reply, encode_request
+from vfastml.engine.wire_keys import GatewayKeys
 from vfastml.errors import InternalServerTooBusyError, VFastMLError
 from vfastml.utils.rare_warning import RareWarning
 
@@ -44,7 +46,8 @@ class DispatchEngine:
 
     A request that no server can take yet is held for up to `hold_s` seconds, `max_held` of them at a time. A server
     whose model has not moved for `max_step_age_s` seconds is given up until it moves again. `observers` are told of
-    each request, in their order. `clock` gives monotonic seconds.
+    each request, in their order. `wire_keys` is the folder of a gateway (see wire_keys.py), for all that is not on ipc.
+    `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -55,10 +58,12 @@ class DispatchEngine:
         max_held: int = 256,
         max_step_age_s: float = MAX_STEP_S,
         observers: Sequence[RequestObserver] = (),
+        wire_keys: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = tuple(endpoints)
         self._observers = tuple(observers)
+        self._keys = None if wire_keys is None else GatewayKeys(wire_keys)
         self._clock = clock
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
         self._table = ServerTable(self._endpoints, protocol=PROTOCOL, now=clock(), max_step_age_s=max_step_age_s)
@@ -71,20 +76,23 @@ class DispatchEngine:
         """The event loop's, which alone may touch all this."""
         self._was_ready = asyncio.Event()
         self._undecodable = RareWarning(_log)
+        self._refused = {endpoint: RareWarning(_log) for endpoint in self._endpoints}
 
     def observe(self, *observers: RequestObserver) -> None:
         """Tell these too, after the others, of each request that is dispatched from now on."""
         self._observers += observers
 
     async def start(self) -> None:
-        """Start connecting to every server. Returns at once: `startup` tells how far they are."""
+        """Start connecting to every server. Returns at once: `startup` tells how far they are. Raises WireKeyError."""
         if self._context is not None:
             raise RuntimeError("the dispatch engine is already running")
+        if self._keys is not None:
+            self._keys.check(self._endpoints)
         self._thread = threading.get_ident()
         # A name that is slow to resolve holds up its I/O thread, and with it the heartbeats of other connections.
         self._context = zmq.Context(io_threads=max(1, min(len(self._endpoints), _MAX_IO_THREADS)))
         for endpoint in self._endpoints:
-            self._connections[endpoint] = ServerConnection(self._context, endpoint, self._gateway_id, self)
+            self._connections[endpoint] = ServerConnection(self._context, endpoint, self._gateway_id, self, self._keys)
             self._connections[endpoint].open()
         self._tick()
 
@@ -184,6 +192,13 @@ class DispatchEngine:
         self._cancellations.on_lost(endpoint)
         self._requests.move_from(endpoint)
         self._requests.flush_held()
+
+    def on_refused(self, endpoint: str, failure: HandshakeFailure) -> None:
+        """Notes why, for whoever waits for the server."""
+        refusal = refusal_of(failure, has_keys=self._keys is not None)
+        if refusal is not None:
+            self._table.on_refused(endpoint, refusal.shown)
+            self._refused[endpoint].warn("The model server at %s %s.", endpoint, refusal.logged)
 
     def on_frame(self, endpoint: str, frame: bytes) -> None:
         """Handles a reply of any kind. What cannot be decoded is logged and dropped. A damaged one ends the session:

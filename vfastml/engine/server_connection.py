@@ -12,13 +12,16 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from vfastml.engine.handshakes import FAILURES, HandshakeFailure, failure_of
 from vfastml.engine.wire import open_dealer
+from vfastml.engine.wire_keys import DealerKeys, GatewayKeys, WireKeyError
 
 _log = logging.getLogger(__name__)
 
-_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-# libzmq shows each end of an established session (closed, killed, missed heartbeats) as DISCONNECTED; attempts that
-# fail before the handshake show as other events, and it goes on trying by itself.
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILURES
+# libzmq shows each end of an established session (closed, killed, missed heartbeats) as DISCONNECTED, and that of a
+# handshake too, behind its failure; attempts that fail before the handshake show as other events, and it goes on trying
+# by itself. After some failures of handshakes it does not.
 
 _FRAMES_PER_TURN = 256
 """Frames read before other work of the event loop gets its turn."""
@@ -32,6 +35,12 @@ _REOPEN_AFTER_S = 0.1
 _HANDSHAKE_S = 1.0
 """For each try to connect. libzmq itself waits 30 s for a peer that says nothing, and for ever for one whose first
 bytes look like ZMTP 1.0, which has neither handshake nor heartbeats."""
+
+_HANDSHAKE_WITH_KEYS_S = 5.0
+"""Messages go to and fro four times, and the model server's I/O thread has a say in it."""
+
+_RETRY_REFUSED_S = 1.0
+"""Until a peer that has refused the handshake is asked again."""
 
 _RETRY_OPEN_AFTER_S = 1.0
 """When not even a socket could be made, because the process has run out of descriptors, say."""
@@ -49,6 +58,9 @@ class ConnectionListener(Protocol):
     def on_disconnected(self, endpoint: str) -> None:
         """The connection is gone: closed, killed, frozen or unreachable. All that had arrived has been delivered."""
 
+    def on_refused(self, endpoint: str, failure: HandshakeFailure) -> None:
+        """The handshake has failed; it is tried again within a second."""
+
 
 class ServerConnection:
     """Connects at `open` and again after each loss, until `close`. Each session is a socket with an identity of its
@@ -56,12 +68,18 @@ class ServerConnection:
     hears the new one."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, gateway_id: str, listener: ConnectionListener
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        gateway_id: str,
+        listener: ConnectionListener,
+        keys: GatewayKeys | None = None,
     ) -> None:
         self.endpoint = endpoint
         self._context = context
         self._gateway_id = gateway_id
         self._listener = listener
+        self._keys = keys
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._connected = False
@@ -71,17 +89,22 @@ class ServerConnection:
         self._giving_up: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint."""
+        """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint, and
+        WireKeyError for keys that cannot be used."""
+        keys = self._keys_for_session()
         identity = f"{self._gateway_id}-{secrets.token_hex(4)}"
         self._socket = self._context.socket(zmq.DEALER)
         self._monitor = self._socket.get_monitor_socket(_EVENTS, addr=f"inproc://monitor-{identity}")
-        open_dealer(self._socket, self.endpoint, identity)
+        open_dealer(self._socket, self.endpoint, identity, keys)
         loop = asyncio.get_running_loop()
         for socket, read in ((self._socket, self._read_frames), (self._monitor, self._read_events)):
             loop.add_reader(socket.FD, read)
             # A descriptor signals only after a read has found nothing; the monitor's would never begin to.
             loop.call_soon(read)
-        self._giving_up = loop.call_later(_HANDSHAKE_S, self._give_up)
+        self._giving_up = loop.call_later(_HANDSHAKE_S if keys is None else _HANDSHAKE_WITH_KEYS_S, self._give_up)
+
+    def _keys_for_session(self) -> DealerKeys | None:
+        return None if self._keys is None else self._keys.keys_for(self.endpoint)
 
     def send(self, frame: bytes) -> bool:
         """Whether the frame is on its way; False: not connected, or the peer does not keep up. Never waits."""
@@ -133,21 +156,37 @@ class ServerConnection:
             asyncio.get_running_loop().call_soon(self._read_frames)
 
     def _read_events(self) -> None:
-        while (event := self._next_event()) is not None:
+        while (found := self._next_event()) is not None:
+            event, value = found
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
                 self._stop_giving_up()
                 self._tell(self._listener.on_connected, self.endpoint)
-            else:
+            elif event == zmq.EVENT_DISCONNECTED:
                 self._on_disconnected()
+            else:
+                self._on_refused(failure_of(event, value))
 
-    def _next_event(self) -> int | None:
+    def _next_event(self) -> tuple[int, int] | None:
+        """It and its value."""
         if self._monitor is None:
             return None
         try:
-            return int(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"])
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
         except zmq.Again:
             return None
+        return int(event["event"]), int(event["value"])
+
+    def _on_refused(self, failure: HandshakeFailure) -> None:
+        """Before the socket's DISCONNECTED, which would tell of the loss of a session that there never was. What cannot
+        be deciphered in the midst of a session shows so, too."""
+        if self._connected:
+            return
+        self._close_session()
+        may_be_the_network = self._keys is None and failure is HandshakeFailure.HUNG_UP
+        after_s = _REOPEN_AFTER_S if may_be_the_network else _RETRY_REFUSED_S
+        self._reopening = asyncio.get_running_loop().call_later(after_s, self._reopen)
+        self._tell(self._listener.on_refused, self.endpoint, failure)
 
     def _on_disconnected(self) -> None:
         if self._socket is None:
@@ -176,7 +215,7 @@ class ServerConnection:
     def _reopen(self) -> None:
         try:
             self.open()
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, WireKeyError) as error:
             _log.error("Cannot reconnect to %s, trying again: %s", self.endpoint, error)
             self._close_session()
             self._reopening = asyncio.get_running_loop().call_later(_RETRY_OPEN_AFTER_S, self._reopen)

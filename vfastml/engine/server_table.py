@@ -158,6 +158,10 @@ class ServerTable:
         server = self._servers[endpoint]
         server.state, server.status = ServerState.LOST, Status("")
 
+    def on_refused(self, endpoint: str, why: str) -> None:
+        """No connection comes about, for this reason."""
+        self._servers[endpoint].status = Status(why)
+
     def on_sent(self, endpoint: str) -> None:
         """One more request of ours is open there."""
         self._servers[endpoint].open_requests += 1
@@ -228,7 +232,9 @@ class ServerTable:
             return Startup(True, "ready", 1.0, self._ready_at - self._started_at)
         loading = [s for s in self._servers.values() if s.state is ServerState.LOADING]
         if not loading:
-            return Startup(False, "waiting for a model server", None, now - self._started_at)
+            refused = [server.status.phase for server in self._servers.values() if server.status.phase]
+            phase = refused[0] if refused else "waiting for a model server"
+            return Startup(False, phase, None, now - self._started_at)
         first = max(loading, key=lambda server: server.status.elapsed_s)
         elapsed_s = first.status.elapsed_s + now - first.heard_at
         return Startup(False, first.status.phase, first.status.progress, elapsed_s)

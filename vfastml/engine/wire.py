@@ -6,6 +6,9 @@ endian: bytes that came twice on their way have made one request of two. Join, H
 peers of every version can refuse each other. A damaged message is lost, and with it somebody's text or request: whoever
 gets one ends the session, the model server by DAMAGED, which is damaged itself. Every option is set before bind or
 connect, because libzmq ignores most of them afterwards.
+
+With keys (wire_keys.py) both ends speak CURVE: nothing is read that was not encrypted for this session by a key that
+the model server knows, nor anything twice.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import zmq
 from vfastml.engine.addresses import bracketed
 from vfastml.engine.dispatch_replies import Reply
 from vfastml.engine.dispatch_requests import Request
+from vfastml.engine.wire_keys import DealerKeys, KeyPair
 from vfastml.errors import InvalidRequestError
 
 PROTOCOL = 3
@@ -35,6 +39,12 @@ With half of it gateways have lost model servers, twice, on two cores under a lo
 SEND_QUEUE_MESSAGES = 1000
 
 _CHECKSUM_BYTES = 4
+
+_ENCRYPTION_BYTES = 64
+"""The most that CURVE adds to a message."""
+
+_ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+_ZAP_DOMAIN = b"vfastml"
 
 DAMAGED = b""
 """A frame that says to a gateway: begin a new session."""
@@ -96,18 +106,27 @@ def opened(frame: bytes) -> memoryview:
     return message
 
 
-def bind_router(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int) -> zmq.Socket[bytes]:
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]], host: str, port: int, pair: KeyPair | None = None
+) -> zmq.Socket[bytes]:
     """A model server's socket. `port` 0 takes a free one (see `bound_port`). Raises zmq.ZMQError if the port is taken.
 
-    ROUTER_MANDATORY turns a vanished gateway into EHOSTUNREACH instead of silence.
+    With a key pair only those come in that what answers at `open_zap` has let in.
     """
-    socket = _with_options(context.socket(zmq.ROUTER))
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    try:
-        socket.bind(f"tcp://{bracketed(host)}:{port}")
-    except zmq.ZMQError:
-        socket.close()
-        raise
+    return _bound(_router(context, pair), f"tcp://{bracketed(host)}:{port}")
+
+
+def bind_ipc_router(context: zmq.Context[zmq.Socket[bytes]], path: str) -> zmq.Socket[bytes]:
+    """The same on a socket file, which takes the place of one that is there. Raises zmq.ZMQError."""
+    return _bound(_router(context), f"ipc://{path}")
+
+
+def open_zap(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """The socket at which libzmq asks, for each connection to a router with keys, whether it may come in (ZAP, RFC 27).
+    A connection waits for the answer, and nothing of it is delivered before; without this socket it is refused."""
+    socket = context.socket(zmq.REP)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.bind(_ZAP_ENDPOINT)
     return socket
 
 
@@ -116,7 +135,7 @@ def bound_port(socket: zmq.Socket[bytes]) -> int:
     return int(bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").rsplit(b":", 1)[1])
 
 
-def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
+def open_dealer(socket: _S, endpoint: str, identity: str, keys: DealerKeys | None = None) -> _S:
     """Sets the options of a gateway's DEALER and connects it; the caller makes the socket and its monitor, so that no
     event is missed. `identity` must be new for every session: a ROUTER does not hear a second peer of the same name.
 
@@ -127,7 +146,33 @@ def open_dealer(socket: _S, endpoint: str, identity: str) -> _S:
     socket.setsockopt(zmq.IDENTITY, identity.encode())
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret)
     socket.connect(endpoint)
+    return socket
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]], pair: KeyPair | None = None) -> zmq.Socket[bytes]:
+    """ROUTER_MANDATORY turns a vanished gateway into EHOSTUNREACH instead of silence."""
+    socket = _with_options(context.socket(zmq.ROUTER))
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    if pair is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+        socket.setsockopt(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+        # Otherwise any key would do while nobody is there to ask.
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    return socket
+
+
+def _bound(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError:
+        socket.close()
+        raise
     return socket
 
 
@@ -146,7 +191,7 @@ def _with_options(socket: _S) -> _S:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, SEND_QUEUE_MESSAGES)
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + _ENCRYPTION_BYTES)
     socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
     socket.setsockopt(zmq.IPV6, 1)

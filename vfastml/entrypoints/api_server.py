@@ -108,6 +108,7 @@ class Gateway:
                 hold_s=config.hold_s,
                 max_held=config.max_held,
                 max_step_age_s=config.max_step_s,
+                wire_keys=config.wire_keys,
             )
         return self._engine
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from vfastml.engine.addresses import is_exposed
 from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.server_table import MAX_STEP_S
+from vfastml.engine.wire_keys import GatewayKeys
 from vfastml.entrypoints.admission import MAX_OPEN
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from vfastml.utils.logging import checked_level, checked_log_format
@@ -47,8 +49,10 @@ class GatewayConfig:
     api_key_file: str | None = None
     """A file of more keys, in TOML where its name ends in `.toml`, else one in a line. It is read again whenever it has
     changed."""
+    wire_keys: str | None = None
+    """The folder of a gateway that `vfastml keys wire` has made: for all model servers that are not on ipc."""
     insecure: bool = False
-    """Listen beyond this machine without keys."""
+    """Listen beyond this machine without keys, and send prompts in clear text to model servers on others."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may call from a browser, `https://host` or `http://host:port`; `*` is any."""
     root_path: str = ""
@@ -101,6 +105,7 @@ class GatewayConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model_servers", static_endpoints(_listed("model_servers", self.model_servers)))
+        _check_wire(self)
         object.__setattr__(self, "api_keys", _listed("api_keys", self.api_keys))
         if any(not key.strip() for key in self.api_keys):
             raise ValueError("an API key is empty")
@@ -147,6 +152,18 @@ class GatewayConfig:
         if unknown:
             raise TypeError(f"unknown option {', '.join(map(repr, unknown))}: the options are {', '.join(known)}")
         return replace(self, **options)
+
+
+def _check_wire(config: GatewayConfig) -> None:
+    if config.wire_keys is not None:
+        GatewayKeys(config.wire_keys).check(config.model_servers)
+        return
+    exposed = [endpoint for endpoint in config.model_servers if is_exposed(endpoint)]
+    if exposed and not config.insecure:
+        raise ValueError(
+            f"prompts would travel in clear text to {exposed[0]}: give wire keys (`vfastml keys wire` makes them), or "
+            "say that insecure is meant"
+        )
 
 
 def _listed(name: str, values: Any) -> tuple[str, ...]:

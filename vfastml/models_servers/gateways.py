@@ -72,10 +72,18 @@ class Gateways:
     def end_session(self, identity: bytes) -> None:
         """A message of this gateway was lost. It is to begin anew; without effect on others."""
         if identity in self._joined:
-            self._joined.discard(identity)
-            self.drop_requests(identity)
-            self._to_end.add(identity)
-            self._send_ends()
+            self.expel(identity)
+
+    def expel(self, identity: bytes) -> None:
+        """This gateway hears that its session has ended, and then nothing any more."""
+        self._joined.discard(identity)
+        self.drop_requests(identity)
+        self._to_end.add(identity)
+        self._send_ends()
+
+    def known(self) -> set[bytes]:
+        """Those that have joined or have something open."""
+        return {*self._joined, *self._routes.values()}
 
     # -- requests
 

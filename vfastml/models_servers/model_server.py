@@ -30,8 +30,10 @@ from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
 from vfastml.engine.request_failure import failure
 from vfastml.engine.server_table import MAX_STEP_S
+from vfastml.engine.wire_keys import WireKeyError
 from vfastml.errors import VFastMLError
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS, Admission
+from vfastml.models_servers.ipc_place import IpcPlaceError
 from vfastml.models_servers.local_run import LocalRun
 from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
 from vfastml.models_servers.step_watchdog import StepWatchdog
@@ -61,7 +63,10 @@ class ModelServer:
     `run_until_idle` answers what this process itself has submitted.
 
     Of what does not run yet, gateways may have `max_waiting` choices wait, and `max_waiting_tokens` of prompts and
-    answers: what is more is refused. The constructor raises ValueError for a `max_step_s` that is not positive.
+    answers: what is more is refused. With `rpc_ipc` gateways of this machine connect to that socket file, and there is
+    no port. `wire_keys` is a folder that `vfastml keys wire` has made: only gateways that it names are heard.
+
+    The constructor raises ValueError for a `max_step_s` that is not positive, and for `rpc_ipc` with `wire_keys`.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class ModelServer:
         served_model_names: Sequence[str] = (),
         rpc_host: str = "127.0.0.1",
         rpc_port: int = 6500,
+        rpc_ipc: str | None = None,
+        wire_keys: str | None = None,
         insecure: bool = False,
         drain_timeout_s: float = 30.0,
         max_step_s: float = MAX_STEP_S,
@@ -86,6 +93,8 @@ class ModelServer:
     ) -> None:
         if max_step_s <= 0:
             raise ValueError("max_step_s must be positive")
+        if rpc_ipc is not None and wire_keys is not None:
+            raise ValueError("rpc_ipc needs no wire_keys: the folder's mode keeps others out; give one of them")
         self.model_type = model_type
         self.model_uri = model_uri
         self.model_device = model_device
@@ -95,8 +104,10 @@ class ModelServer:
         self.served_model_names = tuple(served_model_names)
         self.rpc_host = rpc_host
         self.rpc_port = rpc_port
+        self.rpc_ipc = None if rpc_ipc is None else os.path.abspath(rpc_ipc)
+        self.wire_keys = wire_keys
         self.insecure = insecure
-        """Allows a wide bind: whoever reaches the port can send requests."""
+        """Allows a wide bind without keys: whoever reaches the port can send requests."""
         self.drain_timeout_s = drain_timeout_s
         self.max_step_s = max_step_s
         """A `step` that takes longer ends the process. None is meant to: gateways give such a server up."""
@@ -104,7 +115,8 @@ class ModelServer:
         """Gets one line when the model is ready, for whoever has started this process, and is closed then."""
         self.log_level = log_level
         self.log_format = log_format
-        self._link = ServerLink(rpc_host, rpc_port, self.prepare, Admission(max_waiting, max_waiting_tokens))
+        admission = Admission(max_waiting, max_waiting_tokens)
+        self._link = ServerLink(rpc_host, rpc_port, self.prepare, admission, ipc_path=self.rpc_ipc, wire_keys=wire_keys)
         self._inbox = self._link.inbox
         self._phase = "starting"
         self._is_loaded = False
@@ -221,15 +233,21 @@ class ModelServer:
             watchdog.stop()
 
     def _open_link(self) -> None:
-        if not (is_loopback(self.rpc_host) or self.insecure):
-            _exit_at_start(f"other machines can reach {self.rpc_host}: allow that with --insecure, or use 127.0.0.1")
+        if self.rpc_ipc is None and not (is_loopback(self.rpc_host) or self.wire_keys or self.insecure):
+            _exit_at_start(
+                f"other machines can reach {self.rpc_host}: give it --wire-keys (`vfastml keys wire` makes them), "
+                "allow that with --insecure, or use 127.0.0.1"
+            )
         try:
             port = self._link.open()
+        except (WireKeyError, IpcPlaceError) as error:
+            _exit_at_start(str(error))
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:
                 _exit_at_start(f"port {self.rpc_port} is in use: stop the other server or choose another --rpc-port")
-            _exit_at_start(f"cannot listen on {self.rpc_host}:{self.rpc_port}: {error}")
-        logger.info("model server listens on tcp://%s:%d", self.rpc_host, port)
+            _exit_at_start(f"cannot listen on {self.rpc_ipc or f'{self.rpc_host}:{self.rpc_port}'}: {error}")
+        where = f"ipc://{self.rpc_ipc}" if self.rpc_ipc else f"tcp://{self.rpc_host}:{port}"
+        logger.info("model server listens on %s%s", where, ", for gateways with keys" if self.wire_keys else "")
 
     def _load_and_greet(self) -> None:
         began = time.monotonic()

@@ -41,10 +41,14 @@ from vfastml.engine.dispatch_requests import (
     WorkReq,
 )
 from vfastml.engine.request_failure import failure
+from vfastml.engine.wire_keys import ServerKeys
 from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.gateways import Gateways
+from vfastml.models_servers.handshake_watch import HandshakeWatch
+from vfastml.models_servers.ipc_place import IpcPlace, private_files
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
+from vfastml.models_servers.wire_guard import WireGuard
 from vfastml.utils.log_fields import LOG_FIELDS
 from vfastml.utils.rare_warning import RareWarning
 
@@ -61,6 +65,8 @@ _RETRY_S = 0.01
 """Until the next try to send to a gateway whose queue is full."""
 _RECEIVE_S = 0.005
 """For preparing requests before replies get their turn again."""
+_KEYS_S = 1.0
+"""How often it is looked whether a gateway's key was revoked."""
 _MANY_WAKES = 4096
 """Read at once; what is left makes the next round start at once, and no more."""
 _LAST_WORDS_S = 1.0
@@ -105,11 +111,26 @@ InboxItem = Work | Cancelled | Wake
 
 
 class ServerLink:
-    """Listens on a ROUTER from `open` to `close`; every method may be called from the model's thread."""
+    """Listens on a ROUTER from `open` to `close`; every method may be called from the model's thread.
 
-    def __init__(self, host: str, port: int, prepare: Prepare, admission: Admission) -> None:
+    With an `ipc_path` it listens there, and not on host and port. `wire_keys` is the folder of a model server (see
+    wire_keys.py): only gateways whose keys are there are heard.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        prepare: Prepare,
+        admission: Admission,
+        *,
+        ipc_path: str | None = None,
+        wire_keys: str | None = None,
+    ) -> None:
         self._host = host
         self._port = port
+        self._ipc = None if ipc_path is None else IpcPlace(ipc_path)
+        self._wire_keys = wire_keys
         self._prepare = prepare
         self.admission = admission
         """From `open` on it belongs to the I/O thread."""
@@ -136,17 +157,31 @@ class ServerLink:
         self._incompatible = RareWarning(logger)
         self._last_shown: tuple[str, int, int, int, int] | None = None
         self._next_beat_s = 0.0
+        self._next_look_at_keys_s = 0.0
+        self._guard: WireGuard | None = None
 
     def open(self) -> int:
-        """Binds, starts the thread, and returns the port. Raises zmq.ZMQError if the port is taken."""
+        """Binds, starts the thread, and returns the port, 0 for a socket file. Raises WireKeyError, IpcPlaceError, and
+        zmq.ZMQError if the port is taken."""
+        keys = None if self._wire_keys is None else ServerKeys(self._wire_keys)
+        if self._ipc is not None:
+            self._ipc.take()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._context = zmq.Context()
-        self._router = wire.bind_router(self._context, self._host, self._port)
-        port = wire.bound_port(self._router)
+        self._guard = None if keys is None else WireGuard(self._context, keys)
+        self._router = self._bound_router(self._context, keys)
+        self._watch = HandshakeWatch(self._router, has_keys=keys is not None)
+        port = wire.bound_port(self._router) if self._ipc is None else 0
         self._thread.start()
         return port
+
+    def _bound_router(self, context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys | None) -> zmq.Socket[bytes]:
+        if self._ipc is None:
+            return wire.bind_router(context, self._host, self._port, keys.pair if keys else None)
+        with private_files():
+            return wire.bind_ipc_router(context, self._ipc.path)
 
     def report(self, phase: str, progress: float | None = None) -> None:
         """What loading is busy with, for the next beat."""
@@ -207,6 +242,8 @@ class ServerLink:
             self._context.destroy(linger=500)
             self._wake_reader.close()
             self._wake_writer.close()
+        if self._ipc is not None:
+            self._ipc.leave()
 
     def _wake(self) -> None:
         if self._context is None:
@@ -220,6 +257,9 @@ class ServerLink:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_reader, zmq.POLLIN)
+        poller.register(self._watch.socket, zmq.POLLIN)
+        if self._guard is not None:
+            poller.register(self._guard.socket, zmq.POLLIN)
         while not self._closing.is_set():
             ready = [source for source, _ in poller.poll(self._sleep_ms())]
             try:
@@ -232,12 +272,27 @@ class ServerLink:
         """One round. `ready` is what the poll has found: most rounds are a step's, and nothing has come in."""
         if self._wake_reader.fileno() in ready:
             self._wake_reader.recv(_MANY_WAKES)
+        self._keep_the_door(ready)
         self._announce()
         if self._router in ready:
             self._receive_some()
         self._route_outbox()
         self._gateways.flush()
         self._beat()
+
+    def _keep_the_door(self, ready: Container[object]) -> None:
+        if self._watch.socket in ready:
+            self._watch.read()
+        if self._guard is None:
+            return
+        if self._guard.socket in ready:
+            self._guard.answer()
+        now = time.monotonic()
+        if now >= self._next_look_at_keys_s:
+            self._next_look_at_keys_s = now + _KEYS_S
+            for identity in self._guard.revoked(self._gateways.known()):
+                logger.warning("the key of a gateway was revoked: its session is ended")
+                self._gateways.expel(identity)
 
     def _last_turn(self) -> None:
         self._route_outbox()
@@ -247,6 +302,7 @@ class ServerLink:
         deadline = time.monotonic() + _LAST_WORDS_S
         while self._gateways.flush() and time.monotonic() < deadline:
             time.sleep(_RETRY_S)
+        self._watch.close()
 
     def _sleep_ms(self) -> int:
         until = self._next_beat_s - time.monotonic()
@@ -260,10 +316,17 @@ class ServerLink:
         until = time.monotonic() + _RECEIVE_S
         while time.monotonic() < until:
             try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                message = self._next_message()
             except zmq.Again:
                 return
-            self._receive(identity, frames)
+            if message:
+                self._receive(message[0], message[1:])
+
+    def _next_message(self) -> list[bytes]:
+        """Nothing, if it comes from somebody who may not speak any more."""
+        if self._guard is not None:
+            return self._guard.receive(self._router)
+        return self._router.recv_multipart(zmq.NOBLOCK)
 
     def _receive(self, identity: bytes, frames: list[bytes]) -> None:
         try:
