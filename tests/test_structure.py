@@ -15,6 +15,7 @@ SOURCES = sorted([*(ROOT / "vfastml").rglob("*.py"), *(ROOT / "prebuilt_apps").r
 FLOORS = {
     "engine": {"errors", "utils"},
     "entrypoints": {"errors", "utils", "engine"},
+    "media": {"errors"},
     "model_store": set(),
     "text_engine": {"errors", "engine"},
     "models_servers": {"errors", "utils", "engine", "text_engine", "model_store"},

@@ -83,7 +83,7 @@ def test_offline_text(builtin_folder: Path) -> None:
     assert "Paris" in last
 
 
-@pytest.mark.parametrize("name", ["colour_names", "offline", "own_model_server", "own_route"])
+@pytest.mark.parametrize("name", ["colour_names", "image_colours", "offline", "own_model_server", "own_route"])
 def test_options_are_explained(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.setattr(api_server, "FastMLServer", Gateway(dispatch_engine=FakeDispatchEngine()))
