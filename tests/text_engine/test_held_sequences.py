@@ -56,11 +56,12 @@ def test_random_searches_beside_others_keep_every_count_and_get_on(seed: int, fa
     model, searches, ended = FakeModel(), list[Search](), 0
     for arrival in range(300):
         if rng.random() < 0.2 and len(searches) < 4:
-            prompt = make_beam([rng.randrange(7) for _ in range(rng.randrange(1, 20))], arrival)
+            prompt = make_beam([rng.randrange(7) for _ in range(rng.randrange(1, 20))], 2 * arrival)
             searches.append(Search(prompt))
             scheduler.add(prompt)
         if rng.random() < 0.1 and len(live(scheduler)) < 16:
-            scheduler.add(make_sequence([rng.randrange(7)] * rng.randrange(1, 9), arrival, priority=rng.choice([0, 1])))
+            tokens = [rng.randrange(7)] * rng.randrange(1, 9)
+            scheduler.add(make_sequence(tokens, 2 * arrival + 1, priority=rng.choice([0, 1])))
         ran = model.run_after_a_failure(scheduler) if rng.random() < failures else model.run(scheduler)
         assert ran or failures or not live(scheduler)
         assert sum(sequence.num_seats for sequence in scheduler.running) <= 6

@@ -41,7 +41,8 @@ class OpenRequest:
     def push(self, sequence: Sequence, sampled: SampledToken, end_token_ids: frozenset[int]) -> Delta | None:
         """Takes the sequence's newest token. What it returns is to be sent if it has no finish_reason, else `end` says
         what is."""
-        self.history.note_token(sequence)
+        if not self.history.has_token:  # asked for each token of each text
+            self.history.note_first_token(sequence)
         must_end = None
         if sequence.matcher is not None or sequence.sampling.max_time is not None:
             must_end = self._must_end(sequence)

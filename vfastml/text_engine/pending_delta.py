@@ -16,6 +16,7 @@ class PendingDelta:
     def __init__(self, sequence: Sequence, encoded: EncodedRequest, token_bytes: BytesOf) -> None:
         sampling = sequence.sampling
         self._sequence = sequence
+        self._tokens = sequence.tokens
         self._index = sequence.index
         self._request_id = encoded.request_id
         self._token_bytes = token_bytes
@@ -68,8 +69,9 @@ class PendingDelta:
     def send(self, finish_reason: str | None = None, stop_reason: str | int | None = None, /) -> Delta:
         """All of it, which is not pending any more."""
         text, self._texts = "".join(self._texts), []
-        length = len(self._sequence.tokens)
-        num_tokens, self._num_told = length - self._num_told, length
+        length = len(self._tokens)
+        num_tokens = length - self._num_told
+        self._num_told = length
         if not (self._has_details or self._owes_prompt or self._reasoning or self._tool_calls):
             return Delta(self._request_id, self._index, text, None, finish_reason, stop_reason, num_tokens=num_tokens)
         token_ids = scores = logprobs = prompt = tool_calls = None

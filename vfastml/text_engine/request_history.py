@@ -21,6 +21,7 @@ class RequestHistory:
         self._request_id = encoded.request_id
         self._arrived_s = encoded.arrived_s
         self._scheduled_s: float | None = None
+        self.has_token = False
         self._first_token_s: float | None = None
         self._num_preemptions = 0
         self._is_traced = encoded.request.is_traced
@@ -35,11 +36,11 @@ class RequestHistory:
         else:
             self.mark("resumed", sequence, len(sequence.tokens))
 
-    def note_token(self, sequence: Sequence) -> None:
-        """A token has come."""
-        if self._first_token_s is None:
-            self._first_token_s = time.monotonic()
-            self.mark("first_token", sequence)
+    def note_first_token(self, sequence: Sequence) -> None:
+        """The first token has come."""
+        self.has_token = True
+        self._first_token_s = time.monotonic()
+        self.mark("first_token", sequence)
 
     def note_preempted(self, sequence: Sequence) -> None:
         """It has lost its blocks, and will be computed anew."""

@@ -9,8 +9,8 @@ from operator import attrgetter
 import msgspec
 
 from vfastml.text_engine.block_manager import BlockManager
+from vfastml.text_engine.fair_queue import FairQueue
 from vfastml.text_engine.sequence import Sequence
-from vfastml.text_engine.waiting_queue import WaitingQueue
 
 _ORDER = attrgetter("order")
 
@@ -49,9 +49,11 @@ class ScheduledBatch:
 
 
 class Scheduler:
-    """Running sequences first, in the order of priority and arrival, then waiting ones, until the step's token budget
-    is used up. Out of blocks, the sequence that is last in that order gives up its blocks and waits again: the first
-    one always gets on.
+    """Running sequences first, in order, then waiting ones, until the step's token budget is used up. Out of blocks, the
+    sequence that is last in order gives up its blocks and waits again: the first one always gets on.
+
+    The order is that of priority and arrival. Where there are several shares it is so within each of them, and the share
+    that has had the least goes first: see FairQueue.
 
     A beam whose candidates are known is held: it has nothing to compute until the others of its search are as far, and
     no step looks at it. It may have to give up its blocks like any other, and is then computed anew when it is resumed.
@@ -61,7 +63,7 @@ class Scheduler:
         self.blocks = blocks
         self.running: list[Sequence] = []
         self.held: list[Sequence] = []
-        self.waiting = WaitingQueue()
+        self.waiting = FairQueue()
         self.num_preemptions = 0
         self.num_chunked_prefills = 0
         self.num_prefix_hit_tokens = 0
@@ -77,14 +79,15 @@ class Scheduler:
         self._steps_until_growth = _GROWS_AFTER
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a sequence that has no blocks."""
-        self.waiting.add(sequence)
+        """Queues a new sequence."""
+        self.waiting.enter(sequence)
 
     def fork(self, parent: Sequence, num_forks: int) -> list[Sequence]:
         """Splits further choices off a running sequence; they run at once, on the same blocks."""
         children = [parent.fork(parent.index + number) for number in range(1, num_forks + 1)]
         for child in children:
             self.blocks.fork(parent, child)
+            self.waiting.enter_beside(child)
             insort(self.running, child, key=_ORDER)
         parent.forks = 0
         parent.num_seats = 1
@@ -101,12 +104,13 @@ class Scheduler:
         if sequence.block_table:
             insort(self.running, sequence, key=_ORDER)
         else:
-            self.add(sequence)
+            self.waiting.add(sequence)
 
     def branch(self, held: Sequence, index: int) -> Sequence:
         """Splits another sequence off a held one, on the same blocks if it has any. It is held too."""
         child = held.fork(index)
         self.blocks.fork(held, child)
+        self.waiting.enter_beside(child)
         insort(self.held, child, key=_ORDER)
         return child
 
@@ -114,6 +118,7 @@ class Scheduler:
         """Finished or cancelled: its blocks are free when this returns. A step that is on its way may still write into
         them; whatever is launched later comes after it."""
         self._take_off(sequence)
+        self.waiting.leave(sequence)
         sequence.has_left = True
 
     def _take_off(self, sequence: Sequence) -> None:
@@ -140,6 +145,8 @@ class Scheduler:
     def commit(self, batch: ScheduledBatch) -> None:
         """The step has run or been launched: what it computes counts."""
         commit = self.blocks.commit
+        if self.waiting.is_shared:
+            self._charge(batch)
         for row in batch.rows:
             sequence = row.sequence
             num_left = sequence.num_prompt_tokens - sequence.num_computed
@@ -148,6 +155,11 @@ class Scheduler:
             commit(sequence, row.num_tokens)
         if self._budget < self._max_num_batched_tokens:
             self._grow()
+
+    def _charge(self, batch: ScheduledBatch) -> None:
+        """Every token of every choice and beam counts, but none a second time because of a preemption."""
+        for sequence in batch.sampling:
+            self.waiting.charge(sequence, 1 + sequence.forks)
 
     def put_back(self, batch: ScheduledBatch) -> list[ScheduledRow]:
         """The step has not run to its end: returns the rows that can be computed again as they are. A sequence whose
@@ -180,14 +192,15 @@ class Scheduler:
 
     def _schedule_running(self, rows: list[ScheduledRow], copies: list[tuple[int, int]]) -> int:
         budget = self._budget
-        for sequence in self.running:  # `_make_room` may cut its end off
+        order = self._in_order()
+        for sequence in order:  # `_make_room` may cut its end off
             if budget == 0:
                 break
             if sequence.num_pending and sequence.ends_for_sure:  # asked of each in every step
                 continue
             row = _row(sequence, budget)
             if sequence.num_computed + row.num_tokens > sequence.num_writable:
-                if not self._make_room(row):
+                if not self._make_room(row, order):
                     break  # it was the last in order and had to give up its own blocks
                 copies += self.blocks.extend(sequence, row.num_tokens)
             budget -= row.num_tokens
@@ -200,8 +213,9 @@ class Scheduler:
         seats -= sum(sequence.num_seats for sequence in self.held if sequence.block_table)
         # Blocks that sequences in mid-prefill were admitted for but do not hold yet are not free for others.
         owed = sum(self.blocks.num_owed(sequence) for sequence in self.running) if seats > 0 else 0
+        line = self.waiting.line_up((*self.running, *self.held))
         while self.waiting and budget > 0:
-            sequence = self.waiting.first
+            sequence = line.first
             seats -= sequence.num_seats
             if seats < 0 or not self.blocks.admit(sequence, spare=owed):
                 return
@@ -211,17 +225,27 @@ class Scheduler:
                 sequence.num_cached_tokens = sequence.num_computed
                 self.num_prefix_hit_tokens += sequence.num_computed
                 self.num_prefix_query_tokens += sequence.num_prompt_tokens * self.blocks.looks_up(sequence)
+                self.waiting.charge(sequence, sequence.num_prompt_tokens - sequence.num_computed)
+            line.went(sequence)
             row = _row(sequence, budget)
             copies += self.blocks.extend(sequence, row.num_tokens)
             budget -= row.num_tokens
             rows.append(row)
             owed += self.blocks.num_owed(sequence)
 
-    def _make_room(self, row: ScheduledRow) -> bool:
+    def _in_order(self) -> list[Sequence]:
+        """Those that run: the list itself where there is but one share."""
+        if not self.waiting.is_shared:
+            return self.running
+        return sorted(self.running, key=self.waiting.counter_of)
+
+    def _make_room(self, row: ScheduledRow, order: list[Sequence]) -> bool:
         while not self.blocks.can_extend(row.sequence, row.num_tokens):
-            if self._evict_held(behind=self.running[-1]):
+            if self._evict_held(behind=order[-1]):
                 continue
-            victim = self.running.pop()
+            victim = order.pop()
+            if order is not self.running:
+                _take_out(self.running, victim)
             self.blocks.release(victim)
             self._wait_again(victim)
             if victim is row.sequence:
@@ -230,15 +254,19 @@ class Scheduler:
 
     def _evict_held(self, *, behind: Sequence | None = None) -> bool:
         """Takes the blocks of the last held sequence that has any; only of one that comes after `behind`."""
-        victim = next((sequence for sequence in reversed(self.held) if sequence.block_table), None)
-        if victim is None or (behind is not None and victim.order < behind.order):
+        victim = max((sequence for sequence in self.held if sequence.block_table), key=self._place, default=None)
+        if victim is None or (behind is not None and self._place(victim) < self._place(behind)):
             return False
         self.blocks.release(victim)
         self._note_preempted(victim)
         return True
 
+    def _place(self, sequence: Sequence) -> tuple[float, tuple[int, int, int]]:
+        """In the order of all."""
+        return self.waiting.counter_of(sequence), sequence.order
+
     def _wait_again(self, victim: Sequence) -> None:
-        self.add(victim)
+        self.waiting.add(victim)
         self._note_preempted(victim)
 
     def _note_preempted(self, victim: Sequence) -> None:

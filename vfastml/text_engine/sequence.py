@@ -39,6 +39,8 @@ class Sequence:
         "request_id",
         "salt",
         "sampling",
+        "share",
+        "share_weight",
         "takes_argmax",
         "tokens",
     )
@@ -54,6 +56,8 @@ class Sequence:
         num_prompt_tokens: int | None = None,
         priority: int = 0,
         salt: bytes = b"",
+        share: str = "",
+        share_weight: float = 1.0,
         forks: int = 0,
         num_candidates: int = 0,
         matcher: TokenMatcher | None = None,
@@ -91,6 +95,9 @@ class Sequence:
         self.arrival = arrival
         self.salt = salt
         """Seeds the block hashes: blocks are shared only between sequences of the same salt (and adapter)."""
+        self.share = share
+        """Whose part of the engine it has, together with all others of the same name."""
+        self.share_weight = share_weight
         self.forks = forks
         """Further choices that will split off when the prompt has been computed."""
         self.num_seats = 1 + forks
@@ -123,7 +130,7 @@ class Sequence:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Who goes first: priority, then arrival, then choice. The greatest is preempted first."""
+        """Who goes first within a share: priority, then arrival, then choice. The greatest is preempted first."""
         return (self.priority, self.arrival, self.index)
 
     @property
@@ -142,6 +149,8 @@ class Sequence:
             num_prompt_tokens=self.num_prompt_tokens,
             priority=self.priority,
             salt=self.salt,
+            share=self.share,
+            share_weight=self.share_weight,
             num_candidates=self.num_candidates,
             matcher=None if self.matcher is None else self.matcher.fork(),
         )

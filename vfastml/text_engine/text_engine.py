@@ -89,6 +89,8 @@ class TextEngine:
             arrival=next(self._arrivals),
             priority=request.priority,
             salt=f"{request.model_adapter_uri or ''}\0{request.cache_salt}".encode(),
+            share=request.share,
+            share_weight=request.share_weight,
             forks=0 if request.beams else encoded.num_choices - 1,
             matcher=encoded.matcher,
         )

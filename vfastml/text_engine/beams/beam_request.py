@@ -66,7 +66,8 @@ class BeamRequest:
 
     def take(self, row: Sequence, candidates: list[SampledToken], scheduler: Scheduler) -> list[Delta]:
         """A beam's candidates, the best first. Returns what is to be sent now: nothing until all beams have theirs."""
-        self.history.note_token(row)
+        if not self.history.has_token:
+            self.history.note_first_token(row)
         scheduler.hold(row)
         self._candidates[row] = candidates
         if len(self._candidates) < len(self._rows):
