@@ -23,8 +23,9 @@ from vfastml.engine.dispatch_replies import (
 from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.request_handles import handle_of, with_handles
+from vfastml.engine.request_observer import RequestObserver
 from vfastml.engine.server_table import ServerState, ServerView, Startup
-from vfastml.engine.tenant import kept_apart
+from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 from vfastml.engine.wire import encode_request
 from vfastml.errors import RequestCancelledError, VFastMLError
 
@@ -118,7 +119,11 @@ class FakeDispatchEngine:
         self.ready = True
         self.running = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._observers: list[RequestObserver] = []
         self._open: dict[str, DispatchTask] = {}
+
+    def observe(self, *observers: RequestObserver) -> None:
+        self._observers += observers
 
     async def start(self) -> None:
         self.running = True
@@ -130,9 +135,11 @@ class FakeDispatchEngine:
 
     def dispatch(self, request: WorkReq) -> DispatchTask:
         request = kept_apart(with_handles(request))
-        task = DispatchTask(request, self.cancel)
+        task = DispatchTask(request, self.cancel, self._observers, TENANT.get())
         self.requests.append(request)
         try:
+            for observer in self._observers:
+                observer.on_dispatched(task)
             encode_request(request)
         except VFastMLError as error:
             task.fail(error)
@@ -148,6 +155,12 @@ class FakeDispatchEngine:
             self._tasks[task.request_id].cancel()
             self._open.pop(task.request_id, None)
             task.fail(RequestCancelledError())
+
+    def end_requests_of(self, tenant: Tenant, error: VFastMLError) -> None:
+        for task in [task for task in self._open.values() if task.tenant == tenant]:
+            self._tasks[task.request_id].cancel()
+            self._open.pop(task.request_id)
+            task.fail(error)
 
     async def cancel_by_name(self, name: str) -> bool:
         handle = handle_of(name)

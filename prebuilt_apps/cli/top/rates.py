@@ -43,7 +43,8 @@ def step_between(before: Snapshot, after: Snapshot) -> Step:
 
 
 class Window:
-    """The last `span_s` seconds of a service, or its last step if that is longer. `last` is the newest snapshot, None before there is one."""
+    """The last `span_s` seconds of a service, or its last step if that is longer. `last` is the newest snapshot, None
+    before there is one."""
 
     def __init__(self, span_s: float) -> None:
         self.last: Snapshot | None = None

@@ -24,6 +24,10 @@ def is_admin(candidate: bytes) -> bool:
     return hmac.compare_digest(candidate, b"operator")
 
 
+async def known_keys() -> list[dict[str, object]]:
+    return [ANN]
+
+
 def operators(engine: FakeDispatchEngine, hooks: AdminHooks, *, asks_key: bool = True) -> httpx.AsyncClient:
     app = admin_app(engine, GatewayMetrics(lambda: engine), hooks, asks_key=asks_key)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin")
@@ -31,7 +35,7 @@ def operators(engine: FakeDispatchEngine, hooks: AdminHooks, *, asks_key: bool =
 
 @pytest.fixture
 async def guarded(engine: FakeDispatchEngine) -> AsyncIterator[httpx.AsyncClient]:
-    async with operators(engine, AdminHooks(is_admin, lambda: [ANN])) as client:
+    async with operators(engine, AdminHooks(is_admin, known_keys)) as client:
         yield client
 
 
