@@ -24,6 +24,8 @@ def change_key_file(path: Path, change: Callable[[str], str]) -> None:
     if not is_toml(path):
         raise KeyFileError(f"the key file {path} must end in .toml: others are changed by hand")
     file = Path(os.path.realpath(path))  # of a link, what it leads to is replaced
+    if not file.parent.is_dir():  # the lock would make it
+        raise KeyFileError(f"the key file {path} cannot be changed: there is no such folder")
     try:
         with FileLock(f"{file}.lock", timeout=_PATIENCE_S, mode=_NEW_MODE):
             is_there = file.exists()
