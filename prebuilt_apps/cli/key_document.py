@@ -17,25 +17,22 @@ _NOTHING = re.compile(r"\s*(#.*)?")
 _BY_HAND = "it is not written as `vfastml keys` would: each key is a table [[key]] of its own; change it by hand"
 
 
-def names_in(text: str) -> list[str]:
-    """Of its keys. Raises ValueError, as all functions here do when the text is no key file."""
-    return [key.name for key in parse_toml(text)]
-
-
 def with_key(text: str, entry: Mapping[str, Any]) -> str:
-    """The text with one more key at its end."""
-    if entry["name"] in names_in(text):
+    """The text with one more key at its end. Raises ValueError when it has one of that name, or is no key file."""
+    names = [key.name for key in parse_toml(text)]
+    if entry["name"] in names:
         raise ValueError(f"it has a key with the name {entry['name']!r} already")
     table = tomlkit.dumps({"key": [dict(entry)]})
     # At the end whatever stands before it: tomlkit would put it behind the last key, and move comments on the way.
     changed = f"{text.rstrip()}\n\n{table}".lstrip()
-    if names_in(changed) != [*names_in(text), entry["name"]]:
+    if [key.name for key in _parsed_or_none(changed) or ()] != [*names, entry["name"]]:
         raise ValueError(_BY_HAND)
     return changed
 
 
 def without_key(text: str, name: str) -> str:
-    """The text without the key of that name; comments around it stay. Raises KeyError if there is none."""
+    """The text without the key of that name; comments around it stay. Raises KeyError if there is none, ValueError when
+    it is no key file."""
     keys = parse_toml(text)
     place = next((place for place, key in enumerate(keys) if key.name == name), None)
     if place is None:
