@@ -3,7 +3,9 @@ import asyncio
 from tests.engine.fake_server import FakeServer, silent, until
 from vfastml.engine.dispatch_replies import Goaway
 from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.server_table import ServerState
+from vfastml.engine.tenant import TENANT, Tenant
 
 
 def text(request_id="r1", **fields) -> TextGenerationReq:
@@ -69,6 +71,28 @@ async def test_no_more_than_max_held(start_engine):
     another = engine.dispatch(text("r3"))
     assert engine.held_requests == 2
     for task in (held[1], another):
+        task.cancel()
+
+
+async def test_tenant_that_floods_what_is_held_leaves_room_for_others(start_engine):
+    engine = await start_engine((await free_endpoint())[1], max_held=8)
+
+    def dispatch_as(name: str, request_id: str) -> DispatchTask:
+        before = TENANT.set(Tenant(name, name.encode()))
+        try:
+            return engine.dispatch(text(request_id))
+        finally:
+            TENANT.reset(before)
+
+    tasks = [dispatch_as("busy", f"busy {number}") for number in range(20)]
+    assert engine.held_requests == 6
+    refused = [await asyncio.wait_for(task.get_result(), 1) for task in tasks[6:]]
+    assert {(one.error.status, one.error.code, one.error.retry_after_s) for one in refused} == {
+        (429, "queue_full", 5.0)
+    }
+    tasks += [dispatch_as("quiet", "quiet 1"), engine.dispatch(text("nobody's"))]
+    assert engine.held_requests == 8
+    for task in tasks:
         task.cancel()
 
 

@@ -75,6 +75,15 @@ async def test_no_more_than_so_many_are_open() -> None:
         assert (await service.post()).status_code == 200
 
 
+async def test_key_that_floods_leaves_room_for_others() -> None:
+    async with busy(max_open=8, api_keys=("busy", "quiet")) as service:
+        await service.hold(6, "busy")
+        assert is_refused(refused := await service.post("busy"))
+        assert "room for others" in refused.json()["error"]["message"]
+        await service.hold(2, "quiet")
+        assert await service.let_go() == [200] * 8
+
+
 async def test_probes_are_answered_all_the_same() -> None:
     async with busy(max_open=1) as service:
         await service.hold(1)

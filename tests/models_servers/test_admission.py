@@ -27,9 +27,9 @@ def admission(
     return made
 
 
-def is_taken(queue: Admission, name: str, choices: int = 1, tokens: int = 1) -> bool:
+def is_taken(queue: Admission, name: str, choices: int = 1, tokens: int = 1, share: str = "") -> bool:
     try:
-        queue.enter(name, choices, tokens)
+        queue.enter(name, choices, tokens, share)
     except RateLimitError:
         return False
     return True
@@ -168,3 +168,57 @@ def retry_after_s(queue: Admission) -> float | None:
         queue.check_room()
     assert (refused.value.code, refused.value.status) == ("queue_full", 429)
     return refused.value.retry_after_s
+
+
+def test_share_that_floods_is_told_to_wait_and_a_quiet_one_is_let_in() -> None:
+    queue = admission(8, 256, 1 << 20)
+    flood = [name for name in map(str, range(1000)) if is_taken(queue, name, share="busy")]
+    assert len(flood) == 8 + 192
+    with pytest.raises(RateLimitError, match="leave room for others") as refused:
+        queue.check_room(share="busy")
+    assert refused.value.code == "queue_full"
+    queue.check_room(share="quiet")
+    assert all(is_taken(queue, f"quiet {number}", share="quiet") for number in range(30))
+    assert is_taken(queue, "of nobody in particular")
+
+
+def test_there_is_room_beside_several_that_flood() -> None:
+    queue = admission(1, 256, 1 << 20)
+    for share in "abc":
+        while is_taken(queue, f"{share}{queue._num_waiting}", share=share):
+            pass
+        assert is_taken(queue, f"quiet beside {share}", share=f"quiet beside {share}")
+
+
+def test_share_may_have_only_so_many_tokens_waiting() -> None:
+    queue = admission(1, 100, 1000)
+    sent = [is_taken(queue, str(number), tokens=100, share="busy") for number in range(10)]
+    assert sent == [True] * 9 + [False]  # one runs, and eight wait
+    assert not is_taken(queue, "small", tokens=10, share="busy")
+    assert is_taken(queue, "quiet", tokens=150, share="quiet")
+
+
+def test_whoever_could_run_at_once_does_however_little_may_wait() -> None:
+    queue = admission(4, 0)
+    assert [is_taken(queue, str(number), share="key") for number in range(5)] == [True] * 4 + [False]
+    one = admission(1, 1)
+    assert [is_taken(one, str(number), share="key") for number in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_of_shares_are_those_of_what_waits(seed: int) -> None:
+    rng = random.Random(seed)
+    queue, names = admission(3, 20, 300), list[str]()
+    for number in range(2000):
+        name = str(number)
+        if rng.random() < 0.6:
+            if is_taken(queue, name, rng.randrange(1, 4), rng.randrange(0, 60), rng.choice(["", "a", "b"])):
+                names.append(name)
+        elif names:
+            queue.leave(names.pop(rng.randrange(len(names))))
+    assert names
+    for name in names:
+        queue.leave(name)
+    assert not queue._choices_of
+    assert not queue._tokens_of
+    assert (queue._num_waiting, queue._waiting_tokens) == (0, 0)

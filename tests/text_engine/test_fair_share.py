@@ -124,7 +124,7 @@ def test_counters_of_those_that_have_gone_are_forgotten() -> None:
         scheduler.waiting.charge(sequence, number)
         scheduler.remove(sequence)
         assert len(scheduler.waiting._gone) <= 2 * 1024 + 65
-    assert max(scheduler.waiting._gone.values()) == 4999
+    assert max(scheduler.waiting._gone.values()) == 5000
     assert len(scheduler.waiting._shares) == 1
 
 

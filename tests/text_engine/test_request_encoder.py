@@ -41,6 +41,9 @@ def encode(sampling: dict[str, Any] | None = None, **fields: Any) -> EncodedRequ
     ("fields", "sampling", "param"),
     [
         ({"n": 0}, {}, "n"),
+        ({"share_weight": 0.0}, {}, "share_weight"),
+        ({"share_weight": float("nan")}, {}, "share_weight"),
+        ({"share_weight": float("inf")}, {}, "share_weight"),
         ({"n": 9}, {}, "n"),
         ({"n": 3, "best_of": 2}, {}, "best_of"),
         ({"best_of": 9}, {}, "best_of"),

@@ -15,6 +15,7 @@ from vfastml.engine.deadline import time_left_s
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, ServedModel, Terminal
 from vfastml.engine.dispatch_requests import CancelReq, TextGenerationReq
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.queue_room import leaves_room
 from vfastml.engine.request_handles import HandleIndex
 from vfastml.engine.server_table import ServerTable
 from vfastml.engine.tenant import Tenant
@@ -202,6 +203,10 @@ class OpenRequests:
             return
         if len(self._held) >= self._max_held:
             raise _still_loading()
+        tenant = place.task.tenant
+        num_held = sum(other.task.tenant == tenant for other in self._held.values())
+        if tenant is not None and not leaves_room(num_held, 1, self._max_held - len(self._held)):
+            raise _held_too_many()
         self._held[place.request_id] = place
         self._call_later(place, self._hold_s, self._on_held_too_long)
 
@@ -271,6 +276,14 @@ def _check_allowed(tenant: Tenant | None, model: ServedModel | None) -> None:
 
 def _too_late() -> DeadlineExceededError:
     return DeadlineExceededError("The request's deadline has passed.")
+
+
+def _held_too_many() -> RateLimitError:
+    return RateLimitError(
+        "The model is still being loaded, and as many of your requests wait for it as leave room for others.",
+        code="queue_full",
+        retry_after_s=_LOADING_RETRY_AFTER_S,
+    )
 
 
 def _still_loading() -> InternalServerTooBusyError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vfastml.engine.queue_room import leaves_room
 from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.auth import is_probe
 from vfastml.entrypoints.cancel import is_cancel
@@ -72,6 +73,10 @@ class _Places:
     def _check(self, key: Tenant | None) -> None:
         if self._open >= self._most:
             raise RateLimitError(f"The server has as many {self._what} open as it takes.", retry_after_s=_RETRY_AFTER_S)
+        if key is not None and not leaves_room(self._open_of[key], 1, self._most - self._open):
+            raise RateLimitError(
+                f"This API key has as many {self._what} open as leave room for others.", retry_after_s=_RETRY_AFTER_S
+            )
         if key is not None and 0 < self._most_of(key) <= self._open_of[key]:
             raise RateLimitError(f"This API key has as many {self._what} open as it may.", retry_after_s=_RETRY_AFTER_S)
 

@@ -375,14 +375,14 @@ class ServerLink:
         if self._gateways.has_open(request.request_id):
             raise InternalServerError("A request with this id is already open.")
         if not isinstance(request, TokenizeReq | DetokenizeReq):
-            self.admission.check_room()  # before the work of preparing it
+            self.admission.check_room(share=_share_of(request))  # before the work of preparing it
         prepared = self._prepare(request)
         if isinstance(prepared, Tokenized | Detokenized):
             return prepared
         accepted = sendable(prepared.accepted())
         if isinstance(accepted, Accepted):
             tokens = prepared.num_tokens if isinstance(prepared, SizedWork) else 0
-            self.admission.enter(request.request_id, accepted.num_choices, tokens)
+            self.admission.enter(request.request_id, accepted.num_choices, tokens, _share_of(request))
             handles = request.handles if isinstance(request, TextGenerationReq) else ()
             self._gateways.open(request.request_id, identity, handles)
             self.inbox.put(prepared)
@@ -432,3 +432,7 @@ class ServerLink:
         """Never waits. Raises zmq.Again if the gateway's queue is full, another zmq.ZMQError if the gateway is gone."""
         self._router.send(identity, _FIRST_PART)
         self._router.send(frame, _LAST_PART)
+
+
+def _share_of(request: WorkReq) -> str:
+    return request.share if isinstance(request, TextGenerationReq) else ""

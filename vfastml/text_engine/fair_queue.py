@@ -154,8 +154,8 @@ class FairQueue:
 
 class Line:
     """The shares that wait, in one step. Texts are long, and who has got a seat keeps it: so a share counts as if it
-    had already had what its seats will still bring it, half a text each on average. Otherwise whoever is a little behind
-    would take all seats that come free, until he is far ahead."""
+    had already had what its seats will still bring it, half a text each on average. Otherwise whoever is a little
+    behind would take all seats that come free, until he is far ahead."""
 
     def __init__(self, shares: list[Share], seats: dict[str, int]) -> None:
         self._seats = seats

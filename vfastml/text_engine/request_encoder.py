@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from vfastml.engine.dispatch_replies import Limits, Tokenized
@@ -54,6 +55,8 @@ class RequestEncoder:
         """Raises InvalidRequestError, or UnsupportedError, with the name of the field at fault."""
         if request.model_adapter_uri is not None:
             raise UnsupportedError("Adapters are not supported yet.", param="model_adapter_uri")
+        if not 0 < request.share_weight < math.inf:  # written so that NaN is refused too
+            raise InvalidRequestError("'share_weight' must be a positive number.", param="share_weight")
         choices = num_choices(request, self._defaults.n, self._limits.max_num_seqs)
         tokens = self._prompt_tokens(request)
         room = self._room_after(tokens, request)

@@ -49,11 +49,11 @@ class ScheduledBatch:
 
 
 class Scheduler:
-    """Running sequences first, in order, then waiting ones, until the step's token budget is used up. Out of blocks, the
-    sequence that is last in order gives up its blocks and waits again: the first one always gets on.
+    """Running sequences first, in order, then waiting ones, until the step's token budget is used up. Out of blocks,
+    the sequence that is last in order gives up its blocks and waits again: the first one always gets on.
 
-    The order is that of priority and arrival. Where there are several shares it is so within each of them, and the share
-    that has had the least goes first: see FairQueue.
+    The order is that of priority and arrival. Where there are several shares it is so within each of them, and the
+    share that has had the least goes first: see FairQueue.
 
     A beam whose candidates are known is held: it has nothing to compute until the others of its search are as far, and
     no step looks at it. It may have to give up its blocks like any other, and is then computed anew when it is resumed.
