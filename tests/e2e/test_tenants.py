@@ -66,7 +66,7 @@ class Crowd:
         while True:
             size = self._rng.choice([5, 60])
             prompt = [self._rng.randrange(3, 250) for _ in range(size)]
-            body = {"prompt": prompt, "max_tokens": self._rng.choice([4, 30]), "ignore_eos": True}
+            body = {"prompt": prompt, "max_tokens": self._rng.choice([20, 100]), "ignore_eos": True}
             answer = await self._client.post(COMPLETIONS, json=body)
             usage = answer.json()["usage"]
             served[self.key] += usage["total_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
@@ -77,12 +77,12 @@ class Crowd:
 async def test_key_with_a_tenth_of_the_clients_gets_half_of_the_tokens(service: Service) -> None:
     served: Counter[str] = Counter()
     busy, quiet = Crowd("busy", service.url), Crowd("quiet", service.url)
-    clients = [asyncio.create_task(busy.come_and_go(served)) for _ in range(90)]
-    clients += [asyncio.create_task(quiet.come_and_go(served)) for _ in range(10)]
+    clients = [asyncio.create_task(busy.come_and_go(served)) for _ in range(54)]
+    clients += [asyncio.create_task(quiet.come_and_go(served)) for _ in range(6)]
     try:
-        await _until_answered(clients, busy, quiet, 50)
+        await _until_answered(clients, busy, quiet, 20)
         served.clear()
-        await _until_answered(clients, busy, quiet, 500)
+        await _until_answered(clients, busy, quiet, 250)
         parts = {key: tokens / served.total() for key, tokens in served.items()}
     finally:
         for client in clients:

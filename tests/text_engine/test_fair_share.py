@@ -45,6 +45,13 @@ def test_one_tenth_of_the_requests_gets_half_of_the_tokens(seed: int, quiet: Len
 
 
 @SEEDS
+def test_moments_without_a_waiting_request_cost_a_share_little(seed: int) -> None:
+    run = FairRun([Tenant("busy", 54, mixed), Tenant("quiet", 6, mixed)], seed=seed)
+    run.run(300)
+    assert parts(run, 8000) == pytest.approx({"busy": 0.5, "quiet": 0.5}, rel=0.03)
+
+
+@SEEDS
 @pytest.mark.parametrize("lengths", [equal(), mixed])
 def test_weights_are_parts(seed: int, lengths: Lengths) -> None:
     run = FairRun([Tenant("one", 60, lengths), Tenant("three", 60, lengths, weight=3.0)], seed=seed)

@@ -42,8 +42,10 @@ class FairQueue:
     grows by the prompt tokens that are computed for it and by the tokens that are generated for it, each of the same
     worth: what is shared is tokens, as users and their bills count them. The waiting share with the least goes first.
 
-    A share that begins to wait has at least as much on its counter as the least of those that wait: that it was idle is
-    no credit. Where nobody waits everybody has what he asks for, and who waits next begins with new counters for all.
+    A share that begins to wait is lifted to the least counter of those that wait: that it was idle is no credit. Behind
+    them it may be by no more than what its texts in the engine will come to, for it may wait for nothing only because
+    its clients are on their way. Where nobody waits everybody has what he asks for: who waits next begins with new
+    counters for all.
 
     Nothing is counted while there is but one share.
     """
@@ -132,7 +134,8 @@ class FairQueue:
         self._num_joined += 1
         share.since = self._num_joined
         if self._num_waiting:
-            share.counter = max(share.counter, self._least())
+            credit = share.num_open * share.mean_length / share.weight
+            share.counter = max(share.counter, self._least() - credit)
         else:
             self._begin_anew()
 
