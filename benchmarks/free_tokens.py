@@ -70,7 +70,8 @@ class FreeTokenServer(ModelServer):
         for unmade in list(self._open.values()):
             unmade.tokens -= 1
             text = _TEXTS[unmade.tokens % len(_TEXTS)]
-            replies.append(Delta(unmade.request_id, 0, text, finish_reason=None if unmade.tokens else "length"))
+            reason = None if unmade.tokens else "length"
+            replies.append(Delta(unmade.request_id, 0, text, finish_reason=reason, num_tokens=1))
             if not unmade.tokens:
                 replies.append(Finished(unmade.request_id, Usage(1, 1)))
                 del self._open[unmade.request_id]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Finished, Output, Timings, Tokenized, Usage
 from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.metrics.request_metrics import RequestMetrics
+from vfastml.entrypoints.metrics.token_tally import SummedHistogram, TokenTally
 from vfastml.errors import QuotaLimitError, RequestCancelledError
 
 ENGINE = "127.0.0.1:6500"
@@ -44,16 +45,16 @@ async def test_a_delta_of_several_tokens_is_divided() -> None:
     measured.delta(2.0, 1)
     measured.delta(3.0, 4)
     measured.delta(0.5, 0, finish_reason="stop")
+    measured.task.finish(Finished("r"))
     assert measured.value("inter_token_latency_seconds_count") == 2
     assert measured.value("inter_token_latency_seconds_sum") == pytest.approx(2.0 + 3.0 / 4)
 
 
 async def test_choices_have_clocks_of_their_own() -> None:
     measured = Measured()
-    for index in (0, 1):
+    for index in (0, 1, 0, 1):
         measured.delta(1.0, 1, index)
-    for index in (0, 1):
-        measured.delta(1.0, 1, index)
+    measured.task.finish(Finished("r"))
     assert measured.value("inter_token_latency_seconds_sum") == pytest.approx(2 * 2.0)
 
 
@@ -62,9 +63,12 @@ async def test_tokens_are_counted_as_they_come_and_made_even_at_the_end() -> Non
     measured.task.add_accepted(Accepted("r", 7))
     measured.delta(0, 2)
     assert measured.value("generation_tokens_total") == 2
+    for _ in range(4):
+        measured.delta(0.3, 1)
+    assert measured.value("generation_tokens_total") == 6, "after a second"
     measured.delta(0, 0, finish_reason="stop")
-    measured.task.finish(Finished("r", Usage(7, 5)))
-    assert measured.value("generation_tokens_total") == 5
+    measured.task.finish(Finished("r", Usage(7, 9)))
+    assert measured.value("generation_tokens_total") == 9
     assert measured.value("prompt_tokens_total") == 7
 
 
@@ -87,6 +91,29 @@ async def test_without_a_token_there_is_no_first_one() -> None:
     measured.task.finish(Finished("r", Usage(7, 0), Timings(1.0, 0.0, 2.0)))
     assert measured.value("e2e_request_latency_seconds_count") == 1
     assert measured.value("time_to_first_token_seconds_count") == 0
+
+
+def test_many_observations_at_once_are_as_one_by_one() -> None:
+    at_once, one_by_one = CollectorRegistry(), CollectorRegistry()
+    bounds, values = (0.1, 0.5, 2.5), (0.05, 0.1, 0.11, 2.5, 9.0)
+    tally = TokenTally(
+        SummedHistogram("h", "says", buckets=bounds, registry=at_once), Counter("c", "says", registry=at_once), bounds
+    )
+    expected = Histogram("h", "says", buckets=bounds, registry=one_by_one)
+    Counter("c", "says", registry=one_by_one).inc(5)
+    for value in values:
+        expected.observe(value)
+        tally.add_interval(value)
+        tally.add_tokens(1)
+    tally.settle(0.0)
+    tally.settle(0.0)
+    assert samples_of(at_once) == samples_of(one_by_one)
+
+
+def samples_of(registry: CollectorRegistry) -> dict[tuple[str, str | None], float]:
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    kept = [sample for sample in samples if not sample.name.endswith("_created")]
+    return {(sample.name, sample.labels.get("le")): pytest.approx(sample.value) for sample in kept}
 
 
 async def test_what_a_failed_request_came_to_counts_for_its_key() -> None:

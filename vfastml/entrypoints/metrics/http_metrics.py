@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.access_log import CLIENT_CLOSED_REQUEST
 from vfastml.entrypoints.http_errors import ANSWERED_WITH
+from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
 from vfastml.entrypoints.root_path import route_path
 
 _OTHER = "other"
@@ -38,11 +39,11 @@ class HttpMetrics:
     """`registry` None: they are collected otherwise, from the files of all processes."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        self._requests = Counter(
-            "vfastml:http_requests",
+        self._requests = LabelledCounter(
+            "http_requests",
             "HTTP requests that have been answered, by route, method and status; 499: the client went away.",
             ("route", "method", "status"),
-            registry=registry,
+            registry,
         )
         self._open = Gauge(
             "vfastml:http_requests_open",
@@ -73,7 +74,7 @@ class HttpMetrics:
         self._count(_OTHER, _OTHER, status, None)
 
     def _count(self, route: str, method: str, status: int, code: str | None) -> None:
-        self._requests.labels(route, method, status).inc()
+        self._requests.inc(route, method, str(status))
         if status in _REASON_OF_STATUS:
             self._rejections[_REASON_OF_CODE.get(code or "", _REASON_OF_STATUS[status])].inc()
 

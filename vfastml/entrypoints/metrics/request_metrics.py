@@ -7,14 +7,18 @@ from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from vfastml.engine.dispatch_replies import Delta, Timings, Usage
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
+from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
 from vfastml.entrypoints.metrics.labels import MODEL_AND_ENGINE, engine_name
 from vfastml.entrypoints.metrics.text_series import TextFamilies, TextSeries
+from vfastml.entrypoints.metrics.token_tally import TokenTally
 
+_SETTLED_EVERY_S = 1.0
+"""How long the tokens of a text may be in no scrape."""
 _OUTPUT = "output"
 """The finished_reason of what is no text."""
 
@@ -41,17 +45,17 @@ class RequestMetrics(SilentObserver):
         self._clock = clock
         self._open: dict[ObservedRequest, _Watched] = {}
         self._texts = TextFamilies(registry)
-        self._successes = Counter(
-            "vfastml:request_success",
+        self._successes = LabelledCounter(
+            "request_success",
             "Requests that were answered in full, by how the last of their choices ended.",
             (*MODEL_AND_ENGINE, "finished_reason"),
-            registry=registry,
+            registry,
         )
-        self._failures = Counter(
-            "vfastml:request_failures",
+        self._failures = LabelledCounter(
+            "request_failures",
             "Requests that were dispatched and failed, by the kind of the error.",
             (*MODEL_AND_ENGINE, "kind"),
-            registry=registry,
+            registry,
         )
         self._of_keys = _KeyMetrics(registry)
 
@@ -66,7 +70,7 @@ class RequestMetrics(SilentObserver):
             watched.num_choices += 1
             watched.finish_reason = delta.finish_reason
         if delta.num_tokens:
-            self._note_tokens(watched, self._series(observed, watched), delta)
+            self._note_tokens(watched, self._series(observed, watched).tokens, delta)
 
     def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
         watched = self._open.pop(observed, None) or _Watched()
@@ -74,9 +78,9 @@ class RequestMetrics(SilentObserver):
             return None
         labels = (observed.model or "", engine_name(observed.endpoint))
         if observed.error is not None:
-            self._failures.labels(*labels, observed.error.kind).inc()
+            self._failures.inc(*labels, observed.error.kind)
         else:
-            self._successes.labels(*labels, watched.finish_reason).inc()
+            self._successes.inc(*labels, watched.finish_reason)
         if isinstance(observed.request, TextGenerationReq):
             self._on_text_ended(observed, watched)
         return None
@@ -86,14 +90,16 @@ class RequestMetrics(SilentObserver):
             watched.series = self._texts.of(observed.model or "", engine_name(observed.endpoint))
         return watched.series
 
-    def _note_tokens(self, watched: _Watched, series: TextSeries, delta: Delta) -> None:
-        now_s = self._clock()
+    def _note_tokens(self, watched: _Watched, tally: TokenTally, delta: Delta) -> None:
+        now_s, number = self._clock(), delta.num_tokens
         before_s = watched.last_s.get(delta.index)
         watched.last_s[delta.index] = now_s
         if before_s is not None:
-            series.inter_token_latency.observe((now_s - before_s) / delta.num_tokens)
-        watched.num_counted += delta.num_tokens
-        series.generation_tokens.inc(delta.num_tokens)
+            tally.add_interval((now_s - before_s) / number)
+        watched.num_counted += number
+        tally.add_tokens(number)
+        if now_s - tally.settled_s > _SETTLED_EVERY_S:
+            tally.settle(now_s)
 
     def _on_text_ended(self, observed: ObservedRequest, watched: _Watched) -> None:
         usage = _usage_of(observed)
@@ -103,17 +109,19 @@ class RequestMetrics(SilentObserver):
         series = self._series(observed, watched)
         series.prompt_tokens.inc(usage.prompt_tokens)
         # What came without a count, or was never shown: the texts that `best_of` dropped.
-        series.generation_tokens.inc(max(0, usage.completion_tokens - watched.num_counted))
+        series.tokens.add_tokens(max(0, usage.completion_tokens - watched.num_counted))
+        now_s = self._clock()
+        series.tokens.settle(now_s)
         if observed.timings is not None:
-            _observe_times(series, observed.timings, usage, self._clock() - observed.dispatched_s, watched.num_choices)
+            _observe_times(series, observed.timings, usage, now_s - observed.dispatched_s, watched.num_choices)
 
 
 class _KeyMetrics:
     """By the name of the API key."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        def counter(name: str, says: str) -> Counter:
-            return Counter(f"vfastml:key_{name}", says, ("key",), registry=registry)
+        def counter(name: str, says: str) -> LabelledCounter:
+            return LabelledCounter(f"key_{name}", says, ("key",), registry)
 
         self._requests = counter("requests", "Text requests of this API key that have ended, failed ones too.")
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of this API key's accepted requests.")
@@ -122,9 +130,9 @@ class _KeyMetrics:
     def note(self, observed: ObservedRequest, usage: Usage) -> None:
         if observed.tenant is not None:
             key = observed.tenant.name
-            self._requests.labels(key).inc()
-            self._prompt_tokens.labels(key).inc(usage.prompt_tokens)
-            self._generation_tokens.labels(key).inc(usage.completion_tokens)
+            self._requests.inc(key)
+            self._prompt_tokens.inc(key, by=usage.prompt_tokens)
+            self._generation_tokens.inc(key, by=usage.completion_tokens)
 
 
 def _usage_of(observed: ObservedRequest) -> Usage:

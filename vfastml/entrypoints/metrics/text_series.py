@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from vfastml.entrypoints.metrics.labels import MODEL_AND_ENGINE
+from vfastml.entrypoints.metrics.token_tally import SummedHistogram, TokenTally
 
 # The buckets of vLLM, so that dashboards and alerts made for it fit.
 _FIRST_TOKEN_S = (
@@ -27,15 +28,15 @@ _REQUEST_S = (
 class TextSeries:
     """Found once for a request, so that a delta costs no look-up by labels."""
 
+    tokens: TokenTally
+    """inter_token_latency and generation_tokens."""
     time_to_first_token: Histogram
-    inter_token_latency: Histogram
     time_per_output_token: Histogram
     e2e_latency: Histogram
     queue_time: Histogram
     prefill_time: Histogram
     decode_time: Histogram
     prompt_tokens: Counter
-    generation_tokens: Counter
 
 
 class TextFamilies:
@@ -49,16 +50,19 @@ class TextFamilies:
             return Counter(f"vfastml:{name}", says, MODEL_AND_ENGINE, registry=registry)
 
         self._series: dict[tuple[str, str], TextSeries] = {}
+        self._intervals = SummedHistogram(
+            "vfastml:inter_token_latency_seconds",
+            "Between two deltas of a text as they reach the gateway, by the tokens of the later one.",
+            MODEL_AND_ENGINE,
+            buckets=_TOKEN_S,
+            registry=registry,
+        )
+        self._tokens = counter("generation_tokens", "Generated tokens, counted as they come.")
         self._families: dict[str, Histogram | Counter] = {
             "time_to_first_token": histogram(
                 "time_to_first_token",
                 "From a request's dispatch to its first token, waiting included; of finished requests.",
                 _FIRST_TOKEN_S,
-            ),
-            "inter_token_latency": histogram(
-                "inter_token_latency",
-                "Between two deltas of a text as they reach the gateway, by the tokens of the later one.",
-                _TOKEN_S,
             ),
             "time_per_output_token": histogram(
                 "request_time_per_output_token",
@@ -78,7 +82,6 @@ class TextFamilies:
             ),
             "decode_time": histogram("request_decode_time", "From a request's first token to its end.", _REQUEST_S),
             "prompt_tokens": counter("prompt_tokens", "Prompt tokens of accepted requests, counted as they end."),
-            "generation_tokens": counter("generation_tokens", "Generated tokens, counted as they come."),
         }
 
     def of(self, model: str, engine: str) -> TextSeries:
@@ -86,5 +89,6 @@ class TextFamilies:
         found = self._series.get((model, engine))
         if found is None:
             children = {name: family.labels(model, engine) for name, family in self._families.items()}
-            found = self._series[model, engine] = TextSeries(**children)  # type: ignore[arg-type]
+            tally = TokenTally(self._intervals.labels(model, engine), self._tokens.labels(model, engine), _TOKEN_S)
+            found = self._series[model, engine] = TextSeries(tally, **children)  # type: ignore[arg-type]
         return found

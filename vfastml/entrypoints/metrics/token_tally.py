@@ -1,0 +1,53 @@
+"""Deltas come by the thousand: what is measured of them is summed up, and written down together."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Histogram
+
+
+class SummedHistogram(Histogram):
+    """Takes many observations at once, which the library has no call for."""
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """`counts` are those of the buckets, the last one that of all beyond; `total` is the sum of what they count."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
+class TokenTally:
+    """Of the tokens of one series. What it has is in no scrape until it is settled."""
+
+    __slots__ = ("_bounds", "_counts", "_intervals", "_num_tokens", "_tokens", "_total_s", "settled_s")
+
+    def __init__(self, intervals: SummedHistogram, tokens: Counter, bounds: Sequence[float]) -> None:
+        self._intervals = intervals
+        self._tokens = tokens
+        self._bounds = bounds
+        self.settled_s = 0.0
+        """When it was settled last, on the caller's clock."""
+        self._clear()
+
+    def add_tokens(self, number: int) -> None:
+        self._num_tokens += number
+
+    def add_interval(self, seconds: float) -> None:
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._total_s += seconds
+
+    def settle(self, now_s: float) -> None:
+        """Write down what has come together."""
+        self.settled_s = now_s
+        if self._total_s:
+            self._intervals.add(self._counts, self._total_s)
+        self._tokens.inc(self._num_tokens)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._total_s = 0.0
+        self._num_tokens = 0
