@@ -56,7 +56,7 @@ class Oversight:
             *([] if self.tracing is None else [self.tracing.observer()]),
             *([] if self.keys.is_open else [self.limits]),
             *(() if self.ledger is None else self.ledger.observers),
-            *(() if self.metrics is None else self.metrics.observers),
+            *([] if self.metrics is None else [self.metrics.requests]),
             *([TokenNotes()] if self.notes_requests else []),
         ]
 

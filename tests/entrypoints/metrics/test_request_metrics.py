@@ -9,11 +9,16 @@ from vfastml.engine.dispatch_replies import Accepted, Delta, Failed, Finished, O
 from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.tenant import Tenant
+from vfastml.entrypoints.metrics.held_requests import HeldRequests
 from vfastml.entrypoints.metrics.request_metrics import RequestMetrics
 from vfastml.entrypoints.metrics.token_tally import SummedHistogram, TokenTally
 from vfastml.errors import QuotaLimitError, RequestCancelledError
 
 ENGINE = "127.0.0.1:6500"
+
+
+def nothing_held() -> HeldRequests:
+    return HeldRequests(None, lambda: 0)
 
 
 class Measured:
@@ -22,7 +27,7 @@ class Measured:
     def __init__(self, request: WorkReq | None = None, tenant: Tenant | None = None) -> None:
         self.registry = CollectorRegistry()
         self.now_s = 100.0
-        metrics = RequestMetrics(self.registry, clock=lambda: self.now_s)
+        metrics = RequestMetrics(self.registry, nothing_held(), clock=lambda: self.now_s)
         self.task = DispatchTask(
             request or TextGenerationReq(request_id="r", prompt="p"), lambda _: None, [metrics], tenant
         )
@@ -104,7 +109,7 @@ def test_many_observations_at_once_are_as_one_by_one() -> None:
     for value in values:
         expected.observe(value)
         tally.add_interval(value)
-        tally.add_tokens(1)
+        tally.num_tokens += 1
     tally.settle(0.0)
     tally.settle(0.0)
     assert samples_of(at_once) == samples_of(one_by_one)
@@ -131,7 +136,7 @@ async def test_what_a_failed_request_came_to_counts_for_its_key() -> None:
 
 async def test_a_request_that_others_refused_is_a_failure_without_a_server() -> None:
     registry = CollectorRegistry()
-    task = DispatchTask(TextGenerationReq(request_id="r"), lambda _: None, [RequestMetrics(registry)])
+    task = DispatchTask(TextGenerationReq(request_id="r"), lambda _: None, [RequestMetrics(registry, nothing_held())])
     task.fail(QuotaLimitError())
     labels = {"model_name": "", "engine": "", "kind": "QuotaLimitError"}
     assert registry.get_sample_value("vfastml:request_failures_total", labels) == 1

@@ -12,7 +12,6 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
-from vfastml.engine.request_observer import RequestObserver
 from vfastml.entrypoints.metrics.engine_collector import EngineCollector
 from vfastml.entrypoints.metrics.held_requests import HeldRequests
 from vfastml.entrypoints.metrics.http_metrics import HttpMetrics
@@ -32,8 +31,7 @@ class GatewayMetrics:
         self._registry = CollectorRegistry()
         folder = os.environ.get(VARIABLE)
         own = None if folder else self._registry
-        self._requests = RequestMetrics(own)
-        self._held = HeldRequests(own, lambda: engine().held_requests)
+        self.requests = RequestMetrics(own, HeldRequests(own, lambda: engine().held_requests))
         self.http = HttpMetrics(own)
         build = Gauge(
             "vfastml:build_info",
@@ -48,11 +46,6 @@ class GatewayMetrics:
         pids = (lambda: counting_processes(folder)) if folder else (lambda: [os.getpid()])
         self._registry.register(ProcessesCollector(pids))
         self._registry.register(EngineCollector(lambda: engine().servers()))
-
-    @property
-    def observers(self) -> tuple[RequestObserver, ...]:
-        """Of the requests that are to be counted."""
-        return self._requests, self._held
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as they stand now, and their content type: the one of the two text formats that `accept`, the

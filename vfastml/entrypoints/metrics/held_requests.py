@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from vfastml.engine.request_observer import ObservedRequest, SilentObserver
 
-
-class HeldRequests(SilentObserver):
+class HeldRequests:
     """`count` says how many there are in this process, and is asked whenever that may have changed: no other process
     can ask it."""
 
@@ -25,17 +22,12 @@ class HeldRequests(SilentObserver):
         )
         self._noted = 0
 
-    def on_dispatched(self, observed: ObservedRequest) -> None:
-        asyncio.get_running_loop().call_soon(self._note)  # it is held after this, if it is
+    def note_soon(self) -> None:
+        """Once what is under way has been done."""
+        asyncio.get_running_loop().call_soon(self.note)
 
-    def on_accepted(self, observed: ObservedRequest) -> None:
-        self._note()
-
-    def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
-        self._note()
-        return None
-
-    def _note(self) -> None:
+    def note(self) -> None:
+        """The number may be another one now."""
         number = self._count()
         if number != self._noted:
             self._noted = number

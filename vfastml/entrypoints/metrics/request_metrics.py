@@ -12,13 +12,11 @@ from prometheus_client import CollectorRegistry
 from vfastml.engine.dispatch_replies import Delta, Timings, Usage
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
+from vfastml.entrypoints.metrics.held_requests import HeldRequests
 from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
 from vfastml.entrypoints.metrics.labels import MODEL_AND_ENGINE, engine_name
 from vfastml.entrypoints.metrics.text_series import TextFamilies, TextSeries
-from vfastml.entrypoints.metrics.token_tally import TokenTally
 
-_SETTLED_EVERY_S = 1.0
-"""How long the tokens of a text may be in no scrape."""
 _OUTPUT = "output"
 """The finished_reason of what is no text."""
 
@@ -41,8 +39,14 @@ class _Watched:
 class RequestMetrics(SilentObserver):
     """Questions about tokens are not counted: they are no work for a model. `clock` gives monotonic seconds."""
 
-    def __init__(self, registry: CollectorRegistry | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None,
+        held: HeldRequests,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
+        self._held = held
         self._open: dict[ObservedRequest, _Watched] = {}
         self._texts = TextFamilies(registry)
         self._successes = LabelledCounter(
@@ -61,6 +65,10 @@ class RequestMetrics(SilentObserver):
 
     def on_dispatched(self, observed: ObservedRequest) -> None:
         self._open[observed] = _Watched()
+        self._held.note_soon()  # it is held after this, if it is
+
+    def on_accepted(self, observed: ObservedRequest) -> None:
+        self._held.note()
 
     def on_delta(self, observed: ObservedRequest, delta: Delta) -> None:
         watched = self._open.get(observed)
@@ -69,10 +77,20 @@ class RequestMetrics(SilentObserver):
         if delta.finish_reason is not None:
             watched.num_choices += 1
             watched.finish_reason = delta.finish_reason
-        if delta.num_tokens:
-            self._note_tokens(watched, self._series(observed, watched).tokens, delta)
+        if not (number := delta.num_tokens):
+            return
+        now_s, index = self._clock(), delta.index
+        tally = (watched.series or self._series(observed, watched)).tokens
+        if (before_s := watched.last_s.get(index)) is not None:
+            tally.add_interval((now_s - before_s) / number)
+        watched.last_s[index] = now_s
+        watched.num_counted += number
+        tally.num_tokens += number
+        if now_s > tally.due_s:
+            tally.settle(now_s)
 
     def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
+        self._held.note()
         watched = self._open.pop(observed, None) or _Watched()
         if isinstance(observed.request, TokenizeReq | DetokenizeReq):
             return None
@@ -86,30 +104,18 @@ class RequestMetrics(SilentObserver):
         return None
 
     def _series(self, observed: ObservedRequest, watched: _Watched) -> TextSeries:
-        if watched.series is None:
-            watched.series = self._texts.of(observed.model or "", engine_name(observed.endpoint))
+        watched.series = self._texts.of(observed.model or "", engine_name(observed.endpoint))
         return watched.series
-
-    def _note_tokens(self, watched: _Watched, tally: TokenTally, delta: Delta) -> None:
-        now_s, number = self._clock(), delta.num_tokens
-        before_s = watched.last_s.get(delta.index)
-        watched.last_s[delta.index] = now_s
-        if before_s is not None:
-            tally.add_interval((now_s - before_s) / number)
-        watched.num_counted += number
-        tally.add_tokens(number)
-        if now_s - tally.settled_s > _SETTLED_EVERY_S:
-            tally.settle(now_s)
 
     def _on_text_ended(self, observed: ObservedRequest, watched: _Watched) -> None:
         usage = _usage_of(observed)
         self._of_keys.note(observed, usage)
         if observed.endpoint is None:
             return
-        series = self._series(observed, watched)
+        series = watched.series or self._series(observed, watched)
         series.prompt_tokens.inc(usage.prompt_tokens)
         # What came without a count, or was never shown: the texts that `best_of` dropped.
-        series.tokens.add_tokens(max(0, usage.completion_tokens - watched.num_counted))
+        series.tokens.num_tokens += max(0, usage.completion_tokens - watched.num_counted)
         now_s = self._clock()
         series.tokens.settle(now_s)
         if observed.timings is not None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Histogram
 
+_SETTLED_EVERY_S = 1.0
+
 
 class SummedHistogram(Histogram):
     """Takes many observations at once, which the library has no call for."""
@@ -20,34 +22,34 @@ class SummedHistogram(Histogram):
 
 
 class TokenTally:
-    """Of the tokens of one series. What it has is in no scrape until it is settled."""
+    """Of the tokens of one series. What it has is in no scrape until it is settled, which is due after a second."""
 
-    __slots__ = ("_bounds", "_counts", "_intervals", "_num_tokens", "_tokens", "_total_s", "settled_s")
+    __slots__ = ("_bounds", "_counts", "_intervals", "_tokens", "_total_s", "due_s", "num_tokens")
 
     def __init__(self, intervals: SummedHistogram, tokens: Counter, bounds: Sequence[float]) -> None:
         self._intervals = intervals
         self._tokens = tokens
         self._bounds = bounds
-        self.settled_s = 0.0
-        """When it was settled last, on the caller's clock."""
+        self.due_s = 0.0
+        """When it is to be settled at the latest, on the caller's clock."""
+        self.num_tokens = 0
+        """That have come since."""
         self._clear()
 
-    def add_tokens(self, number: int) -> None:
-        self._num_tokens += number
-
     def add_interval(self, seconds: float) -> None:
+        """Between two tokens."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._total_s += seconds
 
     def settle(self, now_s: float) -> None:
         """Write down what has come together."""
-        self.settled_s = now_s
-        if self._total_s:
+        self.due_s = now_s + _SETTLED_EVERY_S
+        if any(self._counts):
             self._intervals.add(self._counts, self._total_s)
-        self._tokens.inc(self._num_tokens)
+        self._tokens.inc(self.num_tokens)
         self._clear()
 
     def _clear(self) -> None:
         self._counts = [0] * (len(self._bounds) + 1)
         self._total_s = 0.0
-        self._num_tokens = 0
+        self.num_tokens = 0
