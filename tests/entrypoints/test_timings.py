@@ -15,7 +15,7 @@ from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.entrypoints.timings import TimedAnswer, slowest
 from vfastml.errors import ServerLostError
 
-TOOK = Timings(queued_s=0.25, first_token_s=0.75, total_s=2.75)
+TOOK = Timings(queued_s=0.25, first_token_s=0.75, total_s=2.75, num_preemptions=2)
 USAGE = Usage(prompt_tokens=60, completion_tokens=9, cached_tokens=10)
 BODY = {
     "queued_ms": 250.0,
@@ -30,6 +30,7 @@ BODY = {
     "predicted_ms": 2000.0,
     "predicted_per_token_ms": 250.0,
     "predicted_per_second": 4.0,
+    "preemptions": 2,
 }
 PATHS: dict[str, dict[str, Any]] = {"/v1/chat/completions": {"messages": "x"}, "/v1/completions": {"prompt": "x"}}
 METRIC = re.compile(r"[a-z_]+;dur=\d+(\.\d+)?")
@@ -38,7 +39,7 @@ METRIC = re.compile(r"[a-z_]+;dur=\d+(\.\d+)?")
 async def take_long(task: DispatchTask) -> None:
     """Every later prompt takes half as long."""
     share = 2.0 ** -int(task.request_id.rpartition("-")[2], 16) if task.request_id.startswith("cmpl-") else 1.0
-    timings = Timings(TOOK.queued_s * share, TOOK.first_token_s * share, TOOK.total_s * share)
+    timings = Timings(TOOK.queued_s * share, TOOK.first_token_s * share, TOOK.total_s * share, 2)
     task.add_accepted(Accepted(task.request_id, 60))
     task.add_delta(Delta(task.request_id, 0, "text", finish_reason="stop"))
     task.finish(Finished(task.request_id, USAGE, timings))

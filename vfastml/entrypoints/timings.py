@@ -55,6 +55,7 @@ class TimedAnswer:
             "predicted_ms": _ms(predicted_s),
             "predicted_per_token_ms": _quotient(1000 * predicted_s, later_n),
             "predicted_per_second": _quotient(later_n, predicted_s),
+            "preemptions": timings.num_preemptions,
         }
 
 
