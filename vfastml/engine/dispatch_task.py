@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Terminal, Timings, Usage
@@ -58,6 +59,8 @@ class DispatchTask:
         """Told when a delta or the end has come. The tasks of one response share one: see Arrivals."""
         self._accepted_or_ended = asyncio.Event()
         self._ended = asyncio.Event()
+        self._num_waits = 0
+        """Of those that have not noted the end yet."""
 
     @property
     def request_id(self) -> str:
@@ -158,9 +161,17 @@ class DispatchTask:
     def _settle(self) -> None:
         """What it came to is settled; the end is shown once all that watch have noted it."""
         waits = [wait for observer in self._observers if (wait := observer.on_ended(self)) is not None]
-        if waits:
-            asyncio.gather(*waits, return_exceptions=True).add_done_callback(lambda _: self._end())
-        else:
+        self._num_waits = len(waits)
+        for wait in waits:
+            wait.add_done_callback(self._on_noted)
+        if not waits:
+            self._end()
+
+    def _on_noted(self, wait: Future[None]) -> None:
+        if not wait.cancelled():
+            wait.exception()  # has been looked at: whoever failed to note the request has said so
+        self._num_waits -= 1
+        if not self._num_waits:
             self._end()
 
     def _end(self) -> None:

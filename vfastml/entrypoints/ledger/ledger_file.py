@@ -27,7 +27,9 @@ def opened(path: str) -> Engine:
     event.listen(engine, "begin", _begin_immediate)
     try:
         _settle(engine, path)
-        _keep_log(_address(path, "rw"))
+        with closing(connected(path)) as connection:
+            # From now on, whoever opens the file, readers and a writer do not wait for each other.
+            connection.execute("PRAGMA journal_mode = WAL")
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise LedgerError(f"the ledger {path} cannot be opened: {reason(error)}") from error
     return engine
@@ -44,6 +46,11 @@ def opened_to_read(path: str) -> Engine:
         raise LedgerError(f"the ledger {path} cannot be read: {reason(error)}") from error
     _check_marks(found, path)
     return engine
+
+
+def connected(path: str) -> sqlite3.Connection:
+    """The driver's own, without transactions of its own accord. Raises sqlite3.Error."""
+    return _connect(_address(path, "rw"))
 
 
 def reason(error: Exception) -> str:
@@ -94,12 +101,6 @@ def _settle(engine: Engine, path: str) -> None:
             connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
         else:
             _check_marks(found, path)
-
-
-def _keep_log(address: str) -> None:
-    """Readers and a writer do not wait for each other from now on, whoever opens the file."""
-    with closing(_connect(address)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _marks(connection: Connection) -> tuple[int, int, int]:

@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 1000
 """Entries of one transaction: longer ones would keep other processes waiting."""
 _RETRY_S = 0.5
+_PACE_S = 0.005
+"""Between two transactions, which cost much the same at any size. After a longer rest the next begins at once."""
 
 
 class WritesEntries(Protocol):
@@ -53,7 +55,8 @@ class LedgerWriter:
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._group: list[Entry] = []
         """Taken from the queue, and not written."""
-        self._is_failing = False
+        self._next_s = 0.0
+        """When the next transaction may begin."""
         self._is_closing = False
         self._failure = RareWarning(_log)
         # It does not keep a process alive: a disk may never answer.
@@ -80,8 +83,7 @@ class LedgerWriter:
 
     def _gather(self) -> None:
         """Wait for something to do."""
-        if self._is_failing:
-            time.sleep(_RETRY_S)
+        time.sleep(max(0.0, self._next_s - time.monotonic()))
         wait_s = 0.0 if self._group or self._is_closing else self._until_chore_s()
         with suppress(Empty):
             self._take(self._queue.get(timeout=wait_s))
@@ -97,12 +99,13 @@ class LedgerWriter:
     def _write_group(self) -> None:
         if not self._group:
             return
+        self._next_s = time.monotonic() + _PACE_S
         try:
             self._books.write(self._group)
         except LedgerError as error:
-            self._note_failure(error)
+            self._next_s = time.monotonic() + _RETRY_S
+            self._warn(error)
             return
-        self._is_failing = False
         written, self._group = self._group, []
         self._on_written(written)
 
@@ -115,12 +118,11 @@ class LedgerWriter:
         try:
             is_more = chore.do()
         except LedgerError as error:
-            self._note_failure(error, is_failing=self._is_failing)
+            self._warn(error)
             is_more = False
         chore.due_s = time.monotonic() + (0.0 if is_more else chore.every_s)
 
-    def _note_failure(self, error: LedgerError, *, is_failing: bool = True) -> None:
-        self._is_failing = is_failing
+    def _warn(self, error: LedgerError) -> None:
         self._failure.warn("The ledger cannot be written: %s. It is tried again.", error)
 
     def _until_chore_s(self) -> float | None:

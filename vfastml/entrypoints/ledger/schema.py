@@ -15,7 +15,7 @@ requests = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("request_id", Text, nullable=False, unique=True),
-    Column("ended_ms", Integer, nullable=False, index=True),
+    Column("ended_ms", Integer, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("key_name", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -30,7 +30,8 @@ requests = Table(
     Column("first_token_ms", Float),
     Column("total_ms", Float, nullable=False),
 )
-"""One row for each request, the columns from `request_id` on as in Entry. Old ones are pruned."""
+"""One row for each request, the columns from `request_id` on as in Entry; `id` is the order of writing. Old ones are
+pruned."""
 
 totals = Table(
     "totals",
