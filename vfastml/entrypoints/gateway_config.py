@@ -120,6 +120,8 @@ class GatewayConfig:
         checked_log_format(self.log_format)
         if self.access_log not in ACCESS_LOGS:
             raise ValueError(f"unknown access log {self.access_log!r}: expected one of {', '.join(ACCESS_LOGS)}")
+        if self.admin_port is not None and not 0 <= self.admin_port < 1 << 16:
+            raise ValueError("admin_port is a number between 0 and 65535")
         for name in ("keep_alive_s", "max_body_bytes", "max_step_s", "max_open", "body_timeout_s", "ledger_keep_days"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive")

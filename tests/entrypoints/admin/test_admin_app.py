@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.docs.markdown import DOCS, code_spans, section, table
 from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine
 from vfastml.entrypoints.admin.admin_app import admin_app
@@ -55,6 +56,12 @@ async def test_what_the_routes_say(guarded: httpx.AsyncClient, client: httpx.Asy
     assert (await guarded.get("/keys")).json() == {"keys": [ANN]}
     assert (await guarded.get("/livez")).json() == {"status": "alive"}
     assert "vfastml:build_info" in (await guarded.get("/metrics")).text
+
+
+def test_the_documentation_has_these_routes() -> None:
+    rows = table(section((DOCS / "api.md").read_text(), "## Admin listener"), "Operators' path")
+    app = Gateway(dispatch_engine=FakeDispatchEngine()).admin_app
+    assert [code_spans(path) for path, _ in rows] == [[route.path] for route in app.routes]
 
 
 async def test_nothing_else_is_there_and_errors_are_envelopes(engine: FakeDispatchEngine) -> None:

@@ -18,7 +18,7 @@ LABELS = {"model_name": "tiny", "engine": "127.0.0.1:6500"}
 
 def told(name: str, view: ServerView, **labels: str) -> float | None:
     registry = CollectorRegistry()
-    registry.register(EngineCollector(lambda: [view]))
+    registry.register(EngineCollector([view]))
     return registry.get_sample_value(f"vfastml:{name}", {**LABELS, **labels})
 
 

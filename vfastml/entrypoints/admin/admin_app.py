@@ -23,7 +23,7 @@ def admin_app(engine: DispatchEngine, metrics: GatewayMetrics, hooks: AdminHooks
     """`asks_key`: callers need an operator's key, if there is any."""
 
     async def show_metrics(request: Request) -> Response:
-        body, content_type = metrics.exposition(request.headers.get("accept", ""))
+        body, content_type = await metrics.exposition(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     async def load(_: Request) -> Response:

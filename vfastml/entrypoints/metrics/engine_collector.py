@@ -39,11 +39,11 @@ class EngineCollector(Collector):
     on where it was, or begins at 0, which Prometheus takes for the restart that it is.
     """
 
-    def __init__(self, servers: Callable[[], Sequence[ServerView]]) -> None:
-        self._servers = servers
+    def __init__(self, views: Sequence[ServerView] = ()) -> None:
+        self.views = views
 
     def collect(self) -> Iterable[Metric]:
-        views = self._servers()
+        views = self.views
         yield from _state_families(views)
         yield from _load_families([view for view in views if _has_beaten(view)])
 

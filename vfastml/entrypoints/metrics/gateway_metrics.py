@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -45,11 +46,17 @@ class GatewayMetrics:
             MultiProcessCollector(self._registry, folder)  # type: ignore[no-untyped-call]
         pids = (lambda: counting_processes(folder)) if folder else (lambda: [os.getpid()])
         self._registry.register(ProcessesCollector(pids))
-        self._registry.register(EngineCollector(lambda: engine().servers()))
+        self._engine = engine
+        self._engines = EngineCollector()
+        self._registry.register(self._engines)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as they stand now, and their content type: the one of the two text formats that `accept`, the
-        header, asks for."""
+        header, asks for. Another thread writes them: a thousand series take as long as some tokens."""
+        self._engines.views = self._engine().servers()
+        return await asyncio.to_thread(self._encoded, accept)
+
+    def _encoded(self, accept: str) -> tuple[bytes, str]:
         _, content_type = choose_encoder(accept)
         if content_type.startswith(_OPEN_METRICS):
             # The encoder that it chose would make underscores of the colons in our names.
