@@ -20,8 +20,9 @@ _log = logging.getLogger(__name__)
 _MOST_AT_ONCE = 1000
 """Entries of one transaction: longer ones would keep other processes waiting."""
 _RETRY_S = 0.5
-_PACE_S = 0.005
-"""Between two transactions, which cost much the same at any size. After a longer rest the next begins at once."""
+_REST_S = 0.005
+"""After a transaction of several entries: one costs much the same at any size, and with many requests a second most of
+that is saved. What comes alone does not wait."""
 
 
 class WritesEntries(Protocol):
@@ -99,13 +100,13 @@ class LedgerWriter:
     def _write_group(self) -> None:
         if not self._group:
             return
-        self._next_s = time.monotonic() + _PACE_S
         try:
             self._books.write(self._group)
         except LedgerError as error:
             self._next_s = time.monotonic() + _RETRY_S
             self._warn(error)
             return
+        self._next_s = time.monotonic() + (_REST_S if len(self._group) > 1 else 0.0)
         written, self._group = self._group, []
         self._on_written(written)
 
