@@ -148,7 +148,8 @@ async def test_answers_are_not_held_for_long(path: Path, caplog: pytest.LogCaptu
             await asyncio.sleep(0)
             assert next_one.ended(), "others do not wait as long again"
             await until(lambda: "database is locked" in caplog.text, PATIENCE_S)
-        await until(lambda: len(rows(path)) == 2, PATIENCE_S)
+        await until(lambda: len(ledger._held) == 0, PATIENCE_S)
+        assert len(rows(path)) == 2
         with locked(path):
             again = finished(served(dispatched(ledger)))
             await asyncio.sleep(0.05)
