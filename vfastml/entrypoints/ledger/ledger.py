@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long an answer waits for the books, and a process that ends."""
 MOST_KEPT = 100_000
-"""Entries in memory, while they cannot be written: about 100 MB."""
+"""Entries in memory, while they cannot be written: about 64 MiB."""
 _READ_EVERY_S = 1.0
 _PRUNE_EVERY_S = 3600.0
 
