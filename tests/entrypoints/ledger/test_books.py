@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,3 +135,17 @@ def test_a_file_that_was_left_empty_becomes_a_ledger(path: Path) -> None:
     Books(str(path)).write([entry()])
     Books(str(path)).write([entry()])
     assert len(rows(path)) == 2
+
+
+def test_many_may_make_it_at_once(path: Path) -> None:
+    together = threading.Barrier(6)
+
+    def begin() -> None:
+        together.wait()
+        Books(str(path)).write([entry()])
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(begin) for _ in range(6)]:
+            done.result()
+    assert len(rows(path)) == 6
+    assert totals(path) == summed(path)
