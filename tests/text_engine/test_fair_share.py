@@ -14,7 +14,7 @@ from vfastml.text_engine.fair_queue import FairQueue
 from vfastml.text_engine.scheduler import Scheduler
 from vfastml.text_engine.sequence import Sequence
 
-SEEDS = pytest.mark.parametrize("seed", range(3))
+SEEDS = pytest.mark.parametrize("seed", range(1))  # a second or two each; others do as well
 
 
 def parts(run: FairRun, num_steps: int) -> dict[str, float]:
@@ -215,7 +215,7 @@ OPERATIONS = st.one_of(
 
 
 @given(st.lists(OPERATIONS, max_size=80), st.sampled_from([2, 16]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_comes_every_request_of_every_share_ends(operations: list[tuple[object, ...]], budget: int) -> None:
     script = Scripted(budget)
     for name, *arguments in operations:
