@@ -43,19 +43,18 @@ class TextFamilies:
     """The series of all models. `registry` None: they are collected otherwise, from the files of all processes."""
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
-        def histogram(name: str, says: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"vfastml:{name}_seconds", says, MODEL_AND_ENGINE, buckets=buckets, registry=registry)
+        def histogram(name: str, says: str, buckets: tuple[float, ...]) -> SummedHistogram:
+            name = f"vfastml:{name}_seconds"
+            return SummedHistogram(name, says, MODEL_AND_ENGINE, buckets=buckets, registry=registry)
 
         def counter(name: str, says: str) -> Counter:
             return Counter(f"vfastml:{name}", says, MODEL_AND_ENGINE, registry=registry)
 
         self._series: dict[tuple[str, str], TextSeries] = {}
-        self._intervals = SummedHistogram(
-            "vfastml:inter_token_latency_seconds",
+        self._intervals = histogram(
+            "inter_token_latency",
             "Between two deltas of a text as they reach the gateway, by the tokens of the later one.",
-            MODEL_AND_ENGINE,
-            buckets=_TOKEN_S,
-            registry=registry,
+            _TOKEN_S,
         )
         self._tokens = counter("generation_tokens", "Generated tokens, counted as they come.")
         self._families: dict[str, Histogram | Counter] = {
