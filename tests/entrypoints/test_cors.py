@@ -11,6 +11,7 @@ from tests.entrypoints.conftest import client_of
 from tests.entrypoints.fake_dispatch_engine import FakeDispatchEngine, fail_with
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.keys.key_limits import LIMIT_HEADERS
 from vfastml.errors import RateLimitError
 
 PAGE = "https://chat.example.org"
@@ -76,6 +77,7 @@ async def test_answers_and_errors_can_be_read(
             "retry-after",
             "retry-after-ms",
             "x-should-retry",
+            *LIMIT_HEADERS,
             "server-timing",
         } == exposed
         return answer.status_code
