@@ -14,9 +14,11 @@ from vfastml.entrypoints.keys.balances import Balances, Level, Meter
 from vfastml.entrypoints.keys.key_ring import KeyRing
 from vfastml.errors import AuthenticationError, RateLimitError
 
-LIMIT_HEADERS = tuple(
-    f"x-ratelimit-{what}-{meter.name.lower()}" for meter in Meter for what in ("limit", "remaining", "reset")
-)
+_HEADERS = {
+    meter: [f"x-ratelimit-{what}-{meter.name.lower()}".encode() for what in ("limit", "remaining", "reset")]
+    for meter in Meter
+}
+LIMIT_HEADERS = tuple(name.decode() for names in _HEADERS.values() for name in names)
 _ONE_REQUEST = 1 - 1e-9
 """Who comes when it was told to is not sent away by a rounding error."""
 _ANY_TOKEN = 1e-9
@@ -65,10 +67,10 @@ class KeyLimits(SilentObserver):
     def headers(self, tenant: Tenant) -> Iterator[tuple[bytes, bytes]]:
         """OpenAI's, for an answer."""
         for meter, level in self.levels(tenant).items():
-            what = meter.name.lower()
-            yield f"x-ratelimit-limit-{what}".encode(), str(level.per_minute).encode()
-            yield f"x-ratelimit-remaining-{what}".encode(), str(max(0, math.floor(level.balance))).encode()
-            yield f"x-ratelimit-reset-{what}".encode(), written_duration(level.seconds_until_full).encode()
+            limit, remaining, reset = _HEADERS[meter]
+            yield limit, str(level.per_minute).encode()
+            yield remaining, str(max(0, math.floor(level.balance))).encode()
+            yield reset, written_duration(level.seconds_until_full).encode()
 
     # As a RequestObserver.
 
