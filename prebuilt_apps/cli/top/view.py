@@ -15,7 +15,8 @@ RATE_S = 5.0
 
 LATENCIES = (
     ("time to first token", "time_to_first_token_seconds"),
-    ("time per token", "inter_token_latency_seconds"),
+    # Not inter_token_latency, which only streams have.
+    ("time per token", "request_time_per_output_token_seconds"),
     ("time in queue", "request_queue_time_seconds"),
     ("whole request", "e2e_request_latency_seconds"),
 )
