@@ -112,7 +112,7 @@ def view_of(url: str, window: Window) -> View:
         window_s=window.seconds(),
         totals=_totals(window, last),
         servers=tuple(_server_row(window, server) for server in last.load.servers),
-        latencies=tuple(_latency_row(window, title, name) for title, name in LATENCIES),
+        latencies=tuple(_latency_row(window, last.values, title, f"{name}_bucket") for title, name in LATENCIES),
         keys=_key_rows(window),
     )
 
@@ -148,9 +148,11 @@ def _server_row(window: Window, server: ServerPage) -> ServerRow:
     )
 
 
-def _latency_row(window: Window, title: str, name: str) -> LatencyRow:
-    by_bound = window.increases_by("le", f"{name}_bucket")
-    buckets = {float(bound): count for bound, count in by_bound.items()}
+def _latency_row(window: Window, values: Values, title: str, name: str) -> LatencyRow:
+    by_bound = window.increases_by("le", name)
+    # All of them: a bucket that nothing fell into is where the next one begins.
+    bounds = {le for series in values if series.name == name and (le := series.label("le"))}
+    buckets = {float(bound): by_bound.get(bound, 0.0) for bound in bounds}
     return LatencyRow(title, quantile(0.5, buckets), quantile(0.9, buckets), quantile(0.99, buckets))
 
 

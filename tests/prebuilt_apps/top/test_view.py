@@ -67,6 +67,15 @@ def test_latencies_are_of_all_servers_together() -> None:
     assert (row.p50, row.p90) == (1.0, 1.8)
 
 
+def test_a_latency_lies_above_the_buckets_that_nothing_fell_into() -> None:
+    def buckets(count: float) -> Values:
+        bounds = {"0.5": 0.0, "0.75": count, "1.0": count, "+Inf": count}
+        return {Series.of("time_to_first_token_seconds_bucket", le=le): value for le, value in bounds.items()}
+
+    row = view((0, buckets(0), ()), (1, buckets(4), ())).latencies[0]
+    assert (row.name, row.p50) == ("time to first token", 0.625)
+
+
 def test_keys_that_were_busy() -> None:
     def counts(ann: float, bob: float) -> Values:
         pairs = (("ann", ann), ("bob", bob), ("eve", 5.0))
