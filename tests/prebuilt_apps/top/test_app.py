@@ -64,6 +64,7 @@ class Screen:
     async def rates(self) -> None:
         """There are some once the service was looked at twice."""
         await self.until(lambda: "ok -" not in self.line("ANSWERS"), "a rate")
+        await self.until_shown("key-8f39a63a")
 
 
 @asynccontextmanager
@@ -123,13 +124,13 @@ async def test_pause(service: RecordedService) -> None:
     async with watching(service, 80, 24) as screen:
         await screen.rates()
         await screen.press("p")
-        assert "paused: p goes on" in screen.lines[1]
+        await screen.until(lambda: "paused: p goes on" in screen.lines[1], "a notice")
         service.servers = [loading_server()]
         looks = len(service.asked)
         await screen.until(lambda: len(service.asked) > looks + 3, "looks")
         assert "loading weights" not in "\n".join(screen.lines)
         await screen.press("p")
-        assert "paused" not in "\n".join(screen.lines)
+        await screen.until(lambda: "paused" not in "\n".join(screen.lines), "the end of the pause")
         await screen.until_shown("loading weights 40%")
 
 
@@ -146,12 +147,13 @@ async def test_sort_keeps_the_chosen_row(service: RecordedService) -> None:
         await screen.press("down", "down")
         assert table.cursor_row == 2
         await screen.press("s")
-        assert "sorted by model" in screen.lines[1]
-        assert endpoints() == ["tcp://127.0.0.1:6501", "tcp://a:1", "tcp://127.0.0.1:18490"]
+        by_model = ["tcp://127.0.0.1:6501", "tcp://a:1", "tcp://127.0.0.1:18490"]
+        await screen.until(lambda: "sorted by model" in screen.lines[1] and endpoints() == by_model, "that order")
         assert table.cursor_row == 1
         await screen.press("s", "s", "s", "s")
-        assert "sorted" not in "\n".join(screen.lines)
-        assert endpoints() == configured
+        await screen.until(
+            lambda: "sorted" not in "\n".join(screen.lines) and endpoints() == configured, "the first one"
+        )
         assert table.cursor_row == 2
 
 
@@ -160,11 +162,11 @@ async def test_a_service_that_goes_away_and_comes_back(service: RecordedService)
         await screen.rates()
         service.is_away = True
         await screen.until_shown("lost, trying again: ")
+        await screen.until(lambda: "HTTP status 502" in screen.lines[1], "a notice")
         assert screen.line("vfastml").endswith("| no answer")
-        assert "HTTP status 502" in screen.lines[1]
         service.is_away = False
         await screen.until(lambda: "| ready |" in screen.line("vfastml"), "the service")
-        assert "lost" not in "\n".join(screen.lines)
+        await screen.until(lambda: "lost" not in "\n".join(screen.lines), "the end of the notice")
 
 
 async def test_names_are_no_markup_and_cannot_drive_the_terminal(service: RecordedService) -> None:
