@@ -112,7 +112,7 @@ def test_without_keys_only_when_that_is_meant(tools: ContainerTools, model_endpo
 def test_the_model_server_too_has_to_be_told(tools: ContainerTools) -> None:
     status, output = tools.run_to_end(MODEL, options=["--tmpfs=/tmp"])
     assert status == 1
-    assert "other machines can reach 0.0.0.0: allow that with --insecure" in output.splitlines()[-1]
+    assert "other machines can reach 0.0.0.0: give it --wire-keys" in output.splitlines()[-1]
 
 
 def test_a_gateway_alone_is_not_healthy_and_still_stops_at_once(tools: ContainerTools) -> None:

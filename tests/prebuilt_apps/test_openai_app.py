@@ -184,8 +184,8 @@ def test_taken_port_is_one_line(flag: str, capsys: pytest.CaptureFixture[str]) -
     ("arguments", "said"),
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0 is open to other machines: give it --api-key-file, or say with"),
-        (["--rpc-host", "0.0.0.0"], "--rpc-host 0.0.0.0 is open to other machines: say with --insecure"),
-        (["--rpc-host", "::", "--api-key", "k"], "--rpc-host :: is open to other machines: say with --insecure"),
+        (["--rpc-host", "0.0.0.0"], "--rpc-host 0.0.0.0 is open to other machines: give it --wire-keys, or"),
+        (["--rpc-host", "::", "--api-key", "k"], "--rpc-host :: is open to other machines: give it --wire-keys, or"),
         (["--host", "a..b", "--api-key", "k"], "cannot listen on a..b port 8080: no host can have that name"),
         (["--rpc-host", "a..b", "--insecure"], "cannot listen on a..b port 6500: no host can have that name"),
     ],
