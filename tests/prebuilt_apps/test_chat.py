@@ -82,7 +82,7 @@ def test_leaving(builtin_service: Service, leave: str) -> None:
 def test_unknown_model_is_the_servers_sentence(builtin_service: Service) -> None:
     done = outcome("--url", f"{builtin_service.url}/v1/", "--model", "gpt-4", "Hi")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "vfastml chat: The model 'gpt-4' does not exist.\n"
+    assert done.stderr == "vfastml chat: The model does not exist: GET /v1/models names those there are.\n"
     in_a_pipe = outcome("--url", builtin_service.url, "--model", "gpt-4", lines="Hi\n")
     assert (in_a_pipe.returncode, in_a_pipe.stderr) == (1, done.stderr)
 

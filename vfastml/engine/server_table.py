@@ -254,7 +254,7 @@ class ServerTable:
         if any(state in may_come for state in states):
             return
         if name is not None and not known and self.models():
-            raise ModelNotFoundError(f"The model {_quoted(name)} does not exist.", param="model")
+            raise ModelNotFoundError("The model does not exist: GET /v1/models names those there are.", param="model")
         raise InternalServerTooBusyError(
             "No model server is available; try again shortly.", retry_after_s=LOST_RETRY_AFTER_S
         )

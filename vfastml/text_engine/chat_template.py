@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vfastml.engine.dispatch_requests import TemplateOptions
 from vfastml.errors import InvalidRequestError, UnsupportedError
+from vfastml.text_engine.bounded_rendering import bounded_rendering
 from vfastml.text_engine.tools.tool_format import ToolFormat
 from vfastml.text_engine.tools.tool_prompt import with_tools_as_text
 
@@ -55,7 +56,8 @@ class ChatTemplate:
         """Raises InvalidRequestError for what is no template at all; whether it takes these or those messages, only
         they can show."""
         try:
-            self._rendered([{"role": "user", "content": "Hello"}], TemplateOptions(), ())
+            with bounded_rendering():
+                self._rendered([{"role": "user", "content": "Hello"}], TemplateOptions(), ())
         except TemplateSyntaxError as error:
             where = f"in line {error.lineno}: {error.message}"
             raise InvalidRequestError(f"The chat template has an error {where}") from error
@@ -74,7 +76,10 @@ class ChatTemplate:
         if self._template is None:
             return _lines(plain, options)
         try:
-            return self._rendered(plain, options, tools)
+            with bounded_rendering():
+                return self._rendered(plain, options, tools)
+        except InvalidRequestError:
+            raise
         except TemplateError as error:  # the template's own words, such as "roles must alternate"
             reason = str(error)[:200]
             raise InvalidRequestError(f"The model's chat template refused: {reason}", param="messages") from error
