@@ -44,7 +44,9 @@ def _tokenizer_metadata(gguf: Path) -> dict[str, Any]:
 
 
 def _tokenizer(gguf: Path, said: dict[str, Any]) -> PreTrainedTokenizerFast:
-    loaded = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+    loaded = AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+    )
     backend = loaded.backend_tokenizer
     if said.get("pre") == "smollm":
         # transformers overlooks this name, and with it the step that parts all digits, as in 2² or ٣٤.
@@ -65,6 +67,7 @@ def _model(gguf: Path) -> Any:
         gguf.parent,
         gguf_file=gguf.name,
         local_files_only=True,
+        trust_remote_code=False,
         dtype=torch.bfloat16,
         # Without it the model is dense all the same but stays tagged as quantized, and so cannot be saved.
         quantization_config=GgufConfig(dequantize=True),
