@@ -42,7 +42,7 @@ CPP := $(wildcard vfastml/text_engine/cpu_kernels/*.h vfastml/text_engine/cpu_ke
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 # Another TORCH is another environment: what CUDA's build brought along would stay behind.
 $(CHOSEN):
@@ -116,13 +116,19 @@ faults: $(READY_DEV)  ## make each fault of the table in docs/operations.md, and
 	$(BIN)/python -m pytest -m faults tests/faults --fault-table docs/operations.md $(ARGS)
 
 security: $(READY_DEV)  ## run the tests that prove the rules of docs/security.md, and write down which they are
-	$(BIN)/python -m pytest -m rule --security-table docs/security.md $(ARGS)
+	$(BIN)/python -m pytest -m rule --security-table=docs/security.md $(ARGS)
 
 chaos: $(READY_DEV)  ## break things at random under load, and check that every request has its one right end
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 fuzz: $(READY_DEV)  ## send malformed HTTP and malformed frames to a running service
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+fuzz-decoders: $(READY_DEV)  ## change bytes for all decoders by what the code does with them: ARGS="--seconds 600"
+	$(BIN)/python -m tests.fuzz.decoders $(ARGS)
+
+fuzz-described: $(READY_DEV)  ## send what is made from our own OpenAPI document to a running service: ARGS="--seconds 600"
+	$(BIN)/python -m tests.fuzz.described $(ARGS)
 
 soak: $(READY_DEV)  ## mixed traffic for 20 minutes; memory, descriptors and threads must stay flat
 	$(BIN)/python -m tests.soak $(ARGS)
@@ -151,4 +157,4 @@ images:  ## build vfastml-api and vfastml-model; TORCH and BASE are the latter's
 clean:  ## remove the environment, builds and caches
 	rm -rf $(VENV) $(VENV)-torch-* $(CLIENTS) $(LM_EVAL) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images test-torch faults security chaos fuzz soak lint types format wheel images clean
+.PHONY: help install serve test test-slow test-package test-clients test-lm-eval test-images test-torch faults security chaos fuzz fuzz-decoders fuzz-described soak lint types format wheel images clean
