@@ -28,7 +28,7 @@ COMMANDS = (
     Command("chat", "prebuilt_apps.cli.chat", "talk to a model in the terminal"),
     Command("models", "prebuilt_apps.cli.models", "list the models of this machine; `models fetch URI` gets one"),
     Command("usage", "prebuilt_apps.cli.usage", "what each key has used, from a gateway's ledger"),
-    Command("keys", "prebuilt_apps.cli.keys", "make, list and revoke API keys"),
+    Command("keys", "prebuilt_apps.cli.keys", "make, list and revoke API keys, and keys of the wire"),
     Command("health", "prebuilt_apps.cli.health", "exit with 0 if a service is ready, with 1 if not"),
     Command("top", "prebuilt_apps.cli.top.__main__", "watch a service: requests, tokens, latencies, model servers"),
 )

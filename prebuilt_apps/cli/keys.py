@@ -1,4 +1,5 @@
-"""`vfastml keys`: API keys in a file, by name. A running gateway notices each change within about a second."""
+"""`vfastml keys`: API keys in a file, by name, and the keys of the wire. What runs notices each change within about a
+second."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from prebuilt_apps.cli import keys_check, keys_list, keys_new, keys_revoke
+from prebuilt_apps.cli import keys_check, keys_list, keys_new, keys_revoke, keys_wire
 from prebuilt_apps.flags import FlagParser
 from prebuilt_apps.variables import nearest
 
@@ -17,6 +18,7 @@ SUBCOMMANDS: dict[str, ModuleType] = {
     "list": keys_list,
     "revoke": keys_revoke,
     "check": keys_check,
+    "wire": keys_wire,
 }
 """Each has `SUMMARY`, `build_parser(prog)` and `main(argv, prog)`."""
 
@@ -27,7 +29,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     lines = [f"  {name:{width}}  {module.SUMMARY}" for name, module in SUBCOMMANDS.items()]
     parser = FlagParser(
         prog,
-        "Makes, lists and revokes API keys. A running gateway follows within about a second.",
+        "Makes, lists and revokes API keys, and keys of the wire. A running gateway follows within about a second.",
         epilog="\n".join(["subcommands:", *lines, "", f"`{prog} SUBCOMMAND --help` tells more of each."]),
     )
     parser.usage = f"{prog} SUBCOMMAND [...]"

@@ -13,6 +13,8 @@ from prebuilt_apps.cli.wire_folders import WireFolders
 from prebuilt_apps.flags import FlagParser
 from vfastml.engine.wire_keys import WireKeyError
 
+SUMMARY = "make folders of keys for gateways and model servers on different machines"
+
 _PROG = "python -m prebuilt_apps.cli.keys_wire"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _ONLY = "main"

@@ -16,6 +16,7 @@ from vfastml.entrypoints.admin.admin_hooks import AdminHooks
 from vfastml.entrypoints.gateway_config import GatewayConfig
 from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.keys.balances import shared_memory
+from vfastml.entrypoints.keys.key_ring import KeyRing
 from vfastml.entrypoints.listening import claim, reserve
 from vfastml.entrypoints.metrics.shared_folder import SharedFolder, shared_folder
 from vfastml.entrypoints.supervisor_line import READY, SERVING, WorkerOrder
@@ -41,7 +42,7 @@ def run_workers(command: Sequence[str], count: int, prog: str, config: GatewayCo
         reserved = stack.enter_context(claim(reserve, host, port, config))
         # As they are here: a name could mean another address to a later worker, and port 0 another port.
         address, chosen_port = reserved.getsockname()[:2]
-        admin = claim_admin(reserve, port and chosen_port, config, AdminHooks())
+        admin = claim_admin(reserve, port and chosen_port, config, _admin_hooks(config))
         greeting = Greeting(host, reserved, with_key=config.asks_for_keys, admin_url=admin_url(config, admin))
         if admin is None:
             settled, folder = replace(config, admin=False), None
@@ -52,6 +53,14 @@ def run_workers(command: Sequence[str], count: int, prog: str, config: GatewayCo
         balances = stack.enter_context(shared_memory())
         order = WorkerOrder(prog, address, chosen_port, settled, balances.fileno())
         return Supervisor(command, order, count, greeting, folder).run()
+
+
+def _admin_hooks(config: GatewayConfig) -> AdminHooks:
+    """Leaves by SystemExit 1, with one line on stderr, when the key file is not right."""
+    try:
+        return AdminHooks(KeyRing(config.api_keys, config.api_key_file).is_admin)
+    except ValueError as error:
+        sys.exit(f"Cannot start: {error}.")
 
 
 @contextlib.contextmanager

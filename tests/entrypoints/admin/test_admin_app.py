@@ -50,6 +50,16 @@ async def test_an_operators_key_opens_and_nothing_else_does(guarded: httpx.Async
         assert (await guarded.get(path, headers=headers)).status_code == (200 if path in ROUTES else 404)
 
 
+@pytest.mark.rule("S3")
+async def test_nobody_comes_in_when_the_last_operators_key_is_revoked(engine: FakeDispatchEngine) -> None:
+    found: list[bool | None] = [True]
+    async with operators(engine, AdminHooks(lambda _: found[0])) as client:
+        assert (await client.get("/load", headers={"x-api-key": "operator"})).status_code == 200
+        found[0] = None
+        assert (await client.get("/load", headers={"x-api-key": "operator"})).status_code == 401
+        assert (await client.get("/load")).status_code == 401
+
+
 async def test_what_the_routes_say(guarded: httpx.AsyncClient, client: httpx.AsyncClient) -> None:
     guarded.headers["authorization"] = "Bearer operator"
     assert (await guarded.get("/load")).json() == (await client.get("/load")).json()

@@ -10,7 +10,8 @@ from vfastml.errors import AuthenticationError
 
 
 class AdminAuthMiddleware:
-    """Lets in who offers an operator's key, on every path and whatever the method; all, if no key is an operator's.
+    """Lets in who offers an operator's key, on every path and whatever the method; all, while no key has ever been an
+    operator's: when the last one is revoked nobody comes in any more.
 
     Raises AuthenticationError.
     """
@@ -18,9 +19,11 @@ class AdminAuthMiddleware:
     def __init__(self, app: ASGIApp, hooks: AdminHooks) -> None:
         self.app = app
         self._hooks = hooks
+        self._asks = hooks.has_admin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hooks.has_admin:
+        self._asks = self._asks or self._hooks.has_admin
+        if scope["type"] == "http" and self._asks:
             self._check(list(offered_keys(scope)))
         await self.app(scope, receive, send)
 
