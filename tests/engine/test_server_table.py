@@ -114,14 +114,12 @@ def test_the_least_busy_is_picked():
         table.pick("a", without={"A", "B"})
 
 
-def test_unknown_model_is_named_safely():
+def test_unknown_model_is_not_named():
     table = table_of("A")
     bring(table, "A", "live", "a")
     with pytest.raises(UNKNOWN) as caught:
         table.pick("evil\r\n\x1b\ud800" + "x" * 5000)
-    assert caught.value.message.startswith("The model 'evil????xxx")
-    assert caught.value.message.isprintable()
-    assert len(caught.value.message) < 200
+    assert "evil" not in caught.value.message
 
 
 def test_model_id_of_what_was_asked():
