@@ -84,7 +84,11 @@ def test_serves_and_ctrl_c_stops_both(tmp_path: Path, tiny_models: dict[str, Pat
         app.wait_for("tiny is ready after")  # its process may say so a little after the gateway
         output = app.output
         assert output.index("loading weights") < output.index("is ready: tiny") < output.index("Try: curl")
-        assert [line for line in complaints(output) if not line.startswith(("VFastML listens", "Try: curl"))] == []
+        assert [
+            line
+            for line in complaints(output)
+            if not line.startswith(("VFastML listens", "Metrics for Prometheus", "Try: curl"))
+        ] == []
         assert len(processes_of(app)) == 2
         app.process.send_signal(signal.SIGINT)
         assert app.status() == 0

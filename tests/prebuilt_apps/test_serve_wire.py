@@ -26,7 +26,7 @@ def test_serves(tmp_path: Path, tiny_models: dict[str, Path], way: str) -> None:
         "keys": ["--rpc-host", "0.0.0.0", "--wire-keys", tmp_path / "wire" / "server-main"],
     }
     model = ["--model-uri", tiny_models["llama"], "--kv-cache-memory", "2MB", "--dtype", "float32"]
-    given = [*model, "--port", port, "--rpc-port", rpc_port, *over[way]]
+    given = [*model, "--port", port, "--no-admin", "--rpc-port", rpc_port, *over[way]]
     with StartedProcess(tmp_path / "log", "prebuilt_apps.openai", *given) as app:
         app.wait_for("Try: curl")
         body = {"prompt": "x", "max_tokens": 2}

@@ -54,6 +54,9 @@ IMPORTED_BY_NAME = {
     "prebuilt_apps/extras.py",
     "prebuilt_apps/cli/__main__.py",
     "prebuilt_apps/cli/chat.py",
+    "prebuilt_apps/cli/top/__main__.py",
+    "vfastml/entrypoints/ledger/choice.py",
+    "vfastml/entrypoints/tracing/choice.py",
 }
 """Modules of the project's own choosing, imported when they are needed: each name is written in the code."""
 

@@ -277,9 +277,3 @@ def _view(server: _Server, now: float) -> ServerView:
         dtype=server.hello.dtype if server.hello else "",
         decoder=server.hello.decoder if server.hello else "",
     )
-
-
-def _quoted(name: str) -> str:
-    """The name as a message can show it: printable, and short."""
-    printable = "".join(char if char.isprintable() else "?" for char in name[:100])
-    return f"'{printable}'" if len(name) <= 100 else f"'{printable}...'"

@@ -37,8 +37,9 @@ from vfastml.errors import (
 
 logger = logging.getLogger(__name__)
 
-ANSWERED_WITH = "vfastml.error"
-"""Where the scope of a request has the error that it was answered with."""
+ERROR_CODE = "vfastml.error_code"
+"""Where the scope of a request has the code of the error that it was answered with. Not the error: its traceback has the
+scope and the body, and such a circle of many MB waits for the garbage collector."""
 
 _DEFAULT_RETRY_AFTER_S = 1.0
 _CLIENTS_RETRY = (429, 504)
@@ -76,7 +77,7 @@ def error_response(
     """The whole response: envelope, status, and the headers that tell a client whether and when to try again. The
     envelope is OpenAI's, unless the request of `scope` is for a route of another API."""
     if scope is not None:
-        scope[ANSWERED_WITH] = error
+        scope[ERROR_CODE] = error.code
     is_others = scope is not None and is_anthropic(route_path(scope))
     body = anthropic_error(error) if is_others else error_body(error)
     return ApiJSONResponse(body, error.status, {**_retry_headers(error), **(headers or {})})

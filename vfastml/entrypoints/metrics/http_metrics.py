@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.access_log import CLIENT_CLOSED_REQUEST
-from vfastml.entrypoints.http_errors import ANSWERED_WITH
+from vfastml.entrypoints.http_errors import ERROR_CODE
 from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
 from vfastml.entrypoints.root_path import route_path
 
@@ -105,8 +105,7 @@ class MetricsMiddleware:
             await self.app(scope, receive, watched_send)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else _OTHER
-            error = scope.get(ANSWERED_WITH)
-            self._metrics.on_ended(self._route(scope), method, status, error.code if error else None)
+            self._metrics.on_ended(self._route(scope), method, status, scope.get(ERROR_CODE))
 
     @cached_property
     def _known_paths(self) -> frozenset[str]:
