@@ -18,7 +18,7 @@ from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.flags import FlagParser
 from vfastml.entrypoints.keys.api_key import ApiKey, digest_of
 from vfastml.entrypoints.keys.key_file import KeyFileError
-from vfastml.entrypoints.ledger.quota import PERIODS
+from vfastml.entrypoints.keys.quota import PERIODS
 
 SUMMARY = "make a key and print it, once"
 _NUM_BYTES = 32

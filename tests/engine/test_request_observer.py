@@ -89,3 +89,38 @@ async def test_what_a_real_exchange_tells(start_server, start_engine) -> None:
     assert notes.calls[0] == "dispatched"
     assert notes.calls[1].startswith("accepted")
     assert notes.calls[-1].startswith("ended")
+
+
+class BreaksInCalls(SilentObserver):
+    def on_accepted(self, observed: ObservedRequest) -> None:
+        raise OSError("no room")
+
+    def on_delta(self, observed: ObservedRequest, delta: Delta) -> None:
+        raise OSError("no room")
+
+    def on_ended(self, observed: ObservedRequest) -> asyncio.Future[None] | None:
+        raise OSError("no room")
+
+
+async def test_one_that_raises_disturbs_nobody(start_server, start_engine) -> None:
+    server, notes = start_server(), Notes()
+    engine = await start_engine(server, observers=[BreaksInCalls(), notes])
+    tasks = [engine.dispatch(TextGenerationReq(request_id=f"r{n}", prompt="one two")) for n in range(3)]
+    results = [await asyncio.wait_for(task.get_result(), 10) for task in tasks]
+    assert [result.error for result in results] == [None] * 3
+    assert sum(call.startswith("ended") for call in notes.calls) == 3
+
+
+class BreaksAtOnce(SilentObserver):
+    def on_dispatched(self, observed: ObservedRequest) -> None:
+        raise OSError("no room")
+
+
+async def test_one_that_raises_before_it_is_sent_fails_this_request_alone(start_server, start_engine) -> None:
+    server = start_server()
+    engine = await start_engine(server, observers=[BreaksAtOnce()])
+    result = await engine.dispatch(TextGenerationReq(request_id="r1", prompt="one")).get_result()
+    assert result.error is not None
+    assert result.error.code == "internal_error"
+    assert "room" not in result.error.message
+    assert engine.open_requests == 0

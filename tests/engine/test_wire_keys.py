@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -47,6 +48,23 @@ def test_whoever_has_the_servers_folder_is_let_in(keys: Path) -> None:
     assert own is not None
     assert own.server == own.own.public == server.pair.public
     assert server.name_of(own.own.public) is not None
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_is_read_again(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, ann = ServerKeys(keys / "server-main"), public(keys, "ann")
+    (keys / "server-main" / "gateway-ann.key").unlink()
+
+    def no_descriptor_left(self: Path, pattern: str) -> list[Path]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "glob", no_descriptor_left)
+        server.refresh()
+        assert server.name_of(ann) == "ann"
+        assert server.unreadable == ("server-main",)
+    server.refresh()
+    assert server.name_of(ann) is None
+    assert server.unreadable == ()
 
 
 def write(name: str, text: str) -> Callable[[Path], None]:

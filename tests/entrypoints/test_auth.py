@@ -97,6 +97,13 @@ async def test_other_credentials_do_not(guarded: httpx.AsyncClient, headers: dic
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+async def test_nobody_has_more_keys_than_headers_for_them(guarded: httpx.AsyncClient) -> None:
+    """Each is compared with all that there are."""
+    both = [("x-api-key", "no-key"), ("authorization", "Bearer first-key")]
+    assert (await guarded.get("/version", headers=both)).status_code == 200
+    assert (await guarded.get("/version", headers=[*both, ("x-api-key", "first-key")])).status_code == 401
+
+
 async def test_preflight_needs_no_key(guarded: httpx.AsyncClient) -> None:
     assert (await guarded.options("/mine")).status_code != 401
 

@@ -25,7 +25,7 @@ from vfastml.engine.server_table import MAX_STEP_S, ServerState, ServerTable, Se
 from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 from vfastml.engine.wire import PROTOCOL, DamagedError, decode_reply, encode_request
 from vfastml.engine.wire_keys import GatewayKeys
-from vfastml.errors import InternalServerTooBusyError, VFastMLError
+from vfastml.errors import InternalServerError, InternalServerTooBusyError, VFastMLError
 from vfastml.utils.rare_warning import RareWarning
 
 _log = logging.getLogger(__name__)
@@ -128,6 +128,9 @@ class DispatchEngine:
                 observer.on_dispatched(task)
         except VFastMLError as error:
             task.fail(error)
+        except Exception:
+            _log.exception("A request could not be dispatched: what watches requests has failed.")
+            task.fail(InternalServerError())
         else:
             self._requests.add(task)
         return task

@@ -12,7 +12,7 @@ from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import ANSWER_TO, DispatchRequestResult, error_in, result_of
 from vfastml.engine.merged_deltas import merged_by_choice
 from vfastml.engine.progress import Progress
-from vfastml.engine.request_observer import RequestObserver
+from vfastml.engine.request_observer import RequestObserver, undisturbed
 from vfastml.engine.tenant import Tenant
 from vfastml.errors import InternalServerError, VFastMLError
 
@@ -129,13 +129,13 @@ class DispatchTask:
     def add_accepted(self, accepted: Accepted) -> None:
         self._accepted = accepted
         for observer in self._observers:
-            observer.on_accepted(self)
+            undisturbed(observer.on_accepted, self)
         self._accepted_or_ended.set()
 
     def add_delta(self, delta: Delta) -> None:
         self.num_generated_tokens += delta.num_tokens
         for observer in self._observers:
-            observer.on_delta(self, delta)
+            undisturbed(observer.on_delta, self, delta)
         self._deltas.append(delta)
         if len(self._deltas) > self._merge_beyond:
             self._deltas = merged_by_choice(self._deltas)
@@ -160,7 +160,7 @@ class DispatchTask:
 
     def _settle(self) -> None:
         """What it came to is settled; the end is shown once all that watch have noted it."""
-        waits = [wait for observer in self._observers if (wait := observer.on_ended(self)) is not None]
+        waits = [wait for observer in self._observers if (wait := undisturbed(observer.on_ended, self)) is not None]
         self._num_waits = len(waits)
         for wait in waits:
             wait.add_done_callback(self._on_noted)

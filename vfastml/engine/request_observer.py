@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import Future
-from typing import Protocol
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
 
 from vfastml.engine.dispatch_replies import Delta, Terminal, Timings, Usage
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.tenant import Tenant
 from vfastml.errors import VFastMLError
+from vfastml.utils.rare_warning import RareWarning
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_trouble = RareWarning(_log)
 
 
 class ObservedRequest(Protocol):
@@ -48,7 +56,7 @@ class ObservedRequest(Protocol):
 
 class RequestObserver(Protocol):
     """Called on the event loop's thread; only `on_dispatched` in the context of whoever dispatched. What it does has to
-    be quick: deltas come by the thousand."""
+    be quick: deltas come by the thousand. What it raises, but for `on_dispatched`, is logged, and disturbs nobody."""
 
     def on_dispatched(self, observed: ObservedRequest) -> None:
         """Before the request goes anywhere. Raises a VFastMLError to refuse it, which `on_ended` hears of too, also of
@@ -79,4 +87,13 @@ class SilentObserver:
 
     def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
         """See RequestObserver."""
+        return None
+
+
+def undisturbed(tell: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
+    """What the call of an observer returns; None if it raises: the requests that it was told of go on."""
+    try:
+        return tell(*args, **kwargs)
+    except Exception as error:
+        _trouble.warn("What watches requests has failed in %s: %r", tell.__qualname__, error)
         return None

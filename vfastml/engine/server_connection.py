@@ -215,7 +215,7 @@ class ServerConnection:
     def _reopen(self) -> None:
         try:
             self.open()
-        except (zmq.ZMQError, WireKeyError) as error:
+        except (zmq.ZMQError, WireKeyError, OSError) as error:
             _log.error("Cannot reconnect to %s, trying again: %s", self.endpoint, error)
             self._close_session()
             self._reopening = asyncio.get_running_loop().call_later(_RETRY_OPEN_AFTER_S, self._reopen)

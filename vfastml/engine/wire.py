@@ -143,8 +143,8 @@ def open_dealer(socket: _S, endpoint: str, identity: str, keys: DealerKeys | Non
     a session. (IMMEDIATE would refuse it, but also drops what has arrived and is unread when the server goes.)
     """
     _with_options(socket)
-    # A full queue makes libzmq stop reading, and it aborts the process when it reconnects in that state (its issue 3937).
-    # What comes is bounded all the same: by the texts that this gateway has asked for.
+    # A full queue makes libzmq stop reading, and it aborts the process when it reconnects in that state (its issue
+    # 3937). What comes is bounded all the same: by the texts that this gateway has asked for.
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.IDENTITY, identity.encode())
     socket.setsockopt(zmq.RECONNECT_IVL, 100)

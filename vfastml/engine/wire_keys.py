@@ -71,7 +71,7 @@ class ServerKeys:
             raise WireKeyError(
                 f"{self._folder} lets no gateway in: `vfastml keys wire` makes a {gateway_file('NAME')} for each"
             )
-        self._seen = self._state()
+        self._seen: tuple[object, ...] | None = self._state()
         self._names = self._read(skip_bad=False)
         self.unreadable: tuple[str, ...] = ()
         """Files that say nothing, and let nobody in, since the last `refresh`."""
@@ -81,11 +81,16 @@ class ServerKeys:
         return "this server itself" if key == self.pair.public else self._names.get(key)
 
     def refresh(self) -> None:
-        """Reads who may connect anew, if the folder has changed. What cannot be read lets nobody in."""
-        state = self._state()
-        if state != self._seen:
-            self._seen = state
-            self._names = self._read(skip_bad=True)
+        """Reads who may connect anew, if the folder has changed. What cannot be read lets nobody in; while the folder
+        itself cannot be read, who was in it stays."""
+        try:
+            state = self._state()
+            if state != self._seen:
+                self._names = self._read(skip_bad=True)
+                self._seen = state
+        except OSError:
+            self.unreadable = (self._folder.name,)
+            self._seen = None
 
     def _read(self, *, skip_bad: bool) -> dict[bytes, str]:
         names: dict[bytes, str] = {}

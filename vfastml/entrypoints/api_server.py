@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.entrypoints.access_log import AccessLogMiddleware
-from vfastml.entrypoints.admin.admin_address import admin_url, asks_key, claim_admin
+from vfastml.entrypoints.admin.admin_address import admin_url, asks_key, claim_admin, needs_operator
 from vfastml.entrypoints.admin.admin_app import admin_app
 from vfastml.entrypoints.admin.admin_server import AdminServer
 from vfastml.entrypoints.admission import AdmissionMiddleware
@@ -162,7 +162,7 @@ class Gateway:
         self._shared_balances = shared_balances
         with claim(join, host, port, self._config) as listener:
             self._oversee_or_exit()
-            admin = claim_admin(join, port, self._config, self._oversight.admin_hooks)
+            admin = claim_admin(join, port, self._config)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])
 
@@ -189,7 +189,13 @@ class Gateway:
     def _admin_app(self, *, asks_key: bool) -> Starlette:
         if self._oversight.metrics is None:
             raise RuntimeError("this gateway measures nothing: it was configured with admin=False")
-        return admin_app(self.dispatch_engine, self._oversight.metrics, self._oversight.admin_hooks, asks_key=asks_key)
+        return admin_app(
+            self.dispatch_engine,
+            self._oversight.metrics,
+            self._oversight.admin_hooks,
+            asks_key=asks_key,
+            always=needs_operator(self._config),
+        )
 
     def _complete(self) -> None:
         if not self._is_complete:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,6 +15,8 @@ from vfastml.errors import AuthenticationError
 FREE_PATHS = frozenset({"/livez", "/readyz", "/startupz", "/health"})
 
 
+_MOST_OFFERED = 2
+"""One in each header that may have one."""
 _TENANT = "vfastml.tenant"
 """Where a request's scope has who sent it."""
 
@@ -56,7 +59,7 @@ class AuthMiddleware:
             TENANT.reset(before)
 
     def _tenant(self, scope: Scope) -> Tenant:
-        offered = list(offered_keys(scope))
+        offered = offered_keys(scope)
         owners = [owner for owner in map(self.keys.owner, offered) if owner is not None]
         if owners:
             return owners[0]
@@ -67,8 +70,16 @@ def _is_free(scope: Scope) -> bool:
     return is_probe(scope) or scope["method"] == "OPTIONS"
 
 
-def offered_keys(scope: Scope) -> Iterator[bytes]:
-    """All that a request says are keys."""
+def offered_keys(scope: Scope) -> list[bytes]:
+    """All that a request says are keys. Raises AuthenticationError if they are more than clients send: each is compared
+    with all that there are."""
+    offered = list(islice(_said_to_be_keys(scope), _MOST_OFFERED + 1))
+    if len(offered) > _MOST_OFFERED:
+        raise AuthenticationError("One API key is enough.")
+    return offered
+
+
+def _said_to_be_keys(scope: Scope) -> Iterator[bytes]:
     for name, value in scope["headers"]:
         if name == b"x-api-key":
             yield value.strip()

@@ -38,8 +38,8 @@ from vfastml.errors import (
 logger = logging.getLogger(__name__)
 
 ERROR_CODE = "vfastml.error_code"
-"""Where the scope of a request has the code of the error that it was answered with. Not the error: its traceback has the
-scope and the body, and such a circle of many MB waits for the garbage collector."""
+"""Where the scope of a request has the code of the error that it was answered with. Not the error: its traceback has
+the scope and the body, and such a circle of many MB waits for the garbage collector."""
 
 _DEFAULT_RETRY_AFTER_S = 1.0
 _CLIENTS_RETRY = (429, 504)

@@ -16,9 +16,9 @@ from vfastml.entrypoints.keys.balances import Balances
 from vfastml.entrypoints.keys.key_limits import KeyLimits, revoked
 from vfastml.entrypoints.keys.key_report import key_report
 from vfastml.entrypoints.keys.key_ring import KeyRing
+from vfastml.entrypoints.keys.quota import Quota, check_ledger_for, quota_of_key
 from vfastml.entrypoints.ledger.choice import ledger_for
 from vfastml.entrypoints.ledger.key_id import key_id_of
-from vfastml.entrypoints.ledger.quota import check_ledger_for
 from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
 from vfastml.entrypoints.request_notes import TokenNotes
 from vfastml.entrypoints.tracing.choice import tracing_for
@@ -28,7 +28,7 @@ class Oversight:
     """Of one gateway process, as its configuration asks for it. `shared_balances` is the descriptor of the memory that
     the workers of one supervisor have in common.
 
-    Raises ValueError with a sentence for the operator when keys, books or traces cannot be had.
+    Raises ValueError or LedgerError, with a sentence for the operator, when keys, books or traces cannot be had.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Oversight:
         self.keys = KeyRing(config.api_keys, config.api_key_file, self._check_keys)
         self.limits = KeyLimits(self.keys, Balances(shared_balances), config.max_open_per_key)
         self.tracing = tracing_for(config)
-        self.ledger = ledger_for(config, self.keys)
+        self.ledger = ledger_for(config.ledger, config.ledger_keep_days, self._quota_of)
         self.metrics = GatewayMetrics(engine) if config.admin else None
         self.admin_hooks = AdminHooks(self.keys.is_admin, self._keys_and_use)
         self._watching: asyncio.Task[None] | None = None
@@ -77,6 +77,9 @@ class Oversight:
 
     def _on_revoked(self, tenant: Tenant) -> None:
         self._engine().end_requests_of(tenant, revoked())
+
+    def _quota_of(self, tenant: Tenant) -> Quota | None:
+        return quota_of_key(self.keys.key_of(tenant))
 
     def _check_keys(self, keys: Sequence[ApiKey]) -> None:
         check_ledger_for(keys, self._config.ledger)

@@ -115,8 +115,10 @@ class GatewayServer(uvicorn.Server):
     async def _drain(self, grace: asyncio.Task[None]) -> None:
         await asyncio.wait([grace])
         self._gate.close()  # a second signal may have come before the first one had done it
-        if self._gate.open_requests:
-            logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
-            await self._fail_open()
-            await self._gate.wait_idle(LAST_WORDS_S)
-        self.should_exit = True
+        try:
+            if self._gate.open_requests:
+                logger.warning("%d requests are still open: they are failed.", self._gate.open_requests)
+                await self._fail_open()
+                await self._gate.wait_idle(LAST_WORDS_S)
+        finally:
+            self.should_exit = True

@@ -41,7 +41,12 @@ class WireGuard:
                 question = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self.socket.send_multipart(self._answer_to(question))
+            try:
+                answer = self._answer_to(question)
+            except Exception:  # a question without an answer would be the last one that is heard
+                logger.exception("who asks to come in cannot be looked up: refused")
+                answer = _refusal(question)
+            self.socket.send_multipart(answer)
 
     def _answer_to(self, question: list[bytes]) -> list[bytes]:
         try:
@@ -49,7 +54,7 @@ class WireGuard:
             user = z85.encode(key) if mechanism == b"CURVE" else b""
         except ValueError:
             # RFC 27: other mechanisms have other credentials; our router speaks none of them.
-            return [_VERSION, *question[1:2], _REFUSED, b"", b"", b""]
+            return _refusal(question)
         self._refresh()
         name = self._keys.name_of(user)
         if name is None:
@@ -57,7 +62,7 @@ class WireGuard:
                 "a gateway at %s was refused: its key is none of those in the folder of --wire-keys",
                 address.decode("ascii", "replace"),
             )
-            return [_VERSION, request_id, _REFUSED, b"", b"", b""]
+            return _refusal(question)
         logger.debug("gateway %r has shown its key", name)
         return [_VERSION, request_id, _ADMITTED, b"", user, b""]
 
@@ -82,3 +87,7 @@ class WireGuard:
         self._keys.refresh()
         if self._keys.unreadable:
             self._unreadable.warn("%s: no certificate, so it lets nobody in", ", ".join(self._keys.unreadable))
+
+
+def _refusal(question: list[bytes]) -> list[bytes]:
+    return [_VERSION, *question[1:2], _REFUSED, b"", b"", b""]

@@ -60,6 +60,21 @@ async def test_nobody_comes_in_when_the_last_operators_key_is_revoked(engine: Fa
         assert (await client.get("/load")).status_code == 401
 
 
+@pytest.mark.rule("S3")
+async def test_nor_if_it_was_never_used(engine: FakeDispatchEngine) -> None:
+    found: list[bool | None] = [True]
+    async with operators(engine, AdminHooks(lambda _: found[0])) as client:
+        found[0] = None
+        assert (await client.get("/load")).status_code == 401
+
+
+@pytest.mark.rule("S3")
+async def test_a_listener_for_other_machines_asks_although_there_is_no_operator(engine: FakeDispatchEngine) -> None:
+    app = admin_app(engine, GatewayMetrics(lambda: engine), AdminHooks(), asks_key=True, always=True)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://admin") as client:
+        assert (await client.get("/metrics")).status_code == 401
+
+
 async def test_what_the_routes_say(guarded: httpx.AsyncClient, client: httpx.AsyncClient) -> None:
     guarded.headers["authorization"] = "Bearer operator"
     assert (await guarded.get("/load")).json() == (await client.get("/load")).json()

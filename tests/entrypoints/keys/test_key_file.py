@@ -135,11 +135,13 @@ def test_plain_files_have_a_key_or_its_digest_in_a_line(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     digest = hashlib.sha256(b"k1").hexdigest()
     file.write_text(f"# of the team\n  k1  \n\nsha256:{B}\nsha256:{digest.upper()}\n")
-    file.chmod(0o666)
     assert [(key.name, key.sha256.lower()) for key in read_keys(file)] == [
         (f"key-{digest[:8]}", digest),
         ("key-bbbbbbbb", B.lower()),
     ]
+    file.chmod(0o666)
+    with pytest.raises(KeyFileError, match="chmod o-w"):
+        read_keys(file)
 
 
 @pytest.mark.parametrize("line", ["a b", "a,b", "sha256:abc", f"sha256:{SECRET}", "sha256:" + "g" * 64, "\x07"])

@@ -54,7 +54,8 @@ async def limited(
     write_keys(file, keys)
     server = FakeServer(models=models, answer=options.pop("answer", counted))
     gateway = Gateway(GatewayConfig(model_servers=(server.endpoint,), api_key_file=str(file), **options))
-    gateway.key_limits = KeyLimits(gateway.key_ring, Balances(clock=clock), gateway._config.max_open_per_key)
+    oversight = gateway._oversight
+    oversight.limits = KeyLimits(oversight.keys, Balances(clock=clock), gateway._config.max_open_per_key)
     service = Limited(gateway, server, clock)
     async with gateway.app.router.lifespan_context(gateway.app), service.client:
         await gateway.dispatch_engine.wait_ready()
@@ -190,7 +191,7 @@ async def test_a_change_of_limits_holds_at_once(tmp_path: Path) -> None:
     async with limited(tmp_path, {"ann": {"requests_per_minute": 1}}) as service:
         assert [(await service.complete("ann")).status_code for _ in range(2)] == [200, 429]
         write_keys(tmp_path / "keys.toml", {"ann": {}})
-        service.gateway.key_ring.reload()
+        service.gateway._oversight.keys.reload()
         assert (await service.complete("ann")).status_code == 200
 
 
@@ -247,7 +248,7 @@ async def test_a_key_that_is_revoked_while_its_body_comes(tmp_path: Path) -> Non
 
         async def body() -> AsyncIterator[bytes]:
             write_keys(tmp_path / "keys.toml", {})
-            service.gateway.key_ring.reload()
+            service.gateway._oversight.keys.reload()
             yield b'{"prompt": "x"}'
 
         headers = {**bearer("ann"), "content-type": "application/json"}
@@ -259,7 +260,7 @@ async def test_a_key_that_is_revoked_while_its_body_comes(tmp_path: Path) -> Non
 async def test_nothing_is_remembered_of_requests_that_have_ended(tmp_path: Path) -> None:
     async with limited(tmp_path, {"ann": {"tokens_per_minute": 1000}}) as service:
         await service.complete("ann")
-        assert service.gateway.key_limits._charged == {}
+        assert service.gateway._oversight.limits._charged == {}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import errno
 import inspect
 import logging
 import os
@@ -15,7 +16,7 @@ import pytest
 from tests.entrypoints.keys.key_files import write_keys
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.keys import key_ring
-from vfastml.entrypoints.keys.api_key import digest_of
+from vfastml.entrypoints.keys.api_key import ApiKey, digest_of
 from vfastml.entrypoints.keys.key_file import KeyFileError
 from vfastml.entrypoints.keys.key_ring import KeyRing
 
@@ -123,6 +124,38 @@ def test_a_bad_file_changes_nothing_and_is_told_once(file: Path, caplog: pytest.
         assert len(caplog.records) == 2
     write_keys(file, {"bob": {}})
     assert [tenant.name for tenant in ring.reload()] == ["ann"]
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = KeyRing((), str(file))
+    write_keys(file, {"bob": {}})
+
+    def no_descriptor_left(path: str) -> list[ApiKey]:
+        raise KeyFileError("the key file cannot be read") from OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(key_ring, "read_keys", no_descriptor_left)
+        assert ring.reload() == []
+        assert opened(ring, "ann", "bob") == ["ann", "bob"]
+    assert [tenant.name for tenant in ring.reload()] == ["ann"]
+
+
+async def test_one_that_cannot_be_told_does_not_end_the_watch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_ring, "LOOK_EVERY_S", 0.001)
+    ring, told = KeyRing((), str(file)), asyncio.Event()
+
+    def breaks_once(tenant: Tenant) -> None:
+        if tenant.name == "ann":
+            raise RuntimeError("no thread left")
+        told.set()
+
+    watching = asyncio.create_task(ring.watch(breaks_once))
+    write_keys(file, {"bob": {}})
+    while opened(ring, "ann") == ["ann"]:
+        await asyncio.sleep(0.001)
+    write_keys(file, {})
+    await asyncio.wait_for(told.wait(), 30)
+    watching.cancel()
 
 
 async def test_a_watched_file_tells_of_keys_that_are_gone(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

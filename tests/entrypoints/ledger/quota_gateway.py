@@ -8,7 +8,7 @@ from collections.abc import Callable
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.gateway_config import GatewayConfig
-from vfastml.entrypoints.ledger.quota import Quota
+from vfastml.entrypoints.keys.quota import Quota
 
 
 class QuotaGateway(Gateway):

@@ -14,10 +14,10 @@ from tests.entrypoints.ledger.rows import entry
 from vfastml.engine.dispatch_replies import Accepted, Delta
 from vfastml.engine.dispatch_requests import TokenizeReq
 from vfastml.engine.tenant import Tenant
+from vfastml.entrypoints.keys.quota import Quota, check_ledger_for, quota_of_key, renewal
 from vfastml.entrypoints.ledger.books import Books, TokensUsed, utc_now
 from vfastml.entrypoints.ledger.key_id import key_id_of
 from vfastml.entrypoints.ledger.ledger import Ledger
-from vfastml.entrypoints.ledger.quota import Quota, check_ledger_for, quota_of_key, renewal
 from vfastml.entrypoints.ledger.quota_guard import QuotaGuard
 from vfastml.errors import QuotaLimitError, RequestCancelledError, ServerLostError
 

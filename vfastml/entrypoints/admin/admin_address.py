@@ -17,15 +17,16 @@ _MAX_PORT = (1 << 16) - 1
 
 
 def claim_admin(
-    how: Callable[[str, int], socket.socket], main_port: int, config: GatewayConfig, hooks: AdminHooks
+    how: Callable[[str, int], socket.socket], main_port: int, config: GatewayConfig, hooks: AdminHooks | None = None
 ) -> socket.socket | None:
     """What `bind`, `reserve` or `join` gives for the admin listener of a gateway on `main_port`; None without one. A
     port that was not asked for may be taken: then a warning says so. Leaves by SystemExit 1, with one line on stderr,
-    when one that was asked for cannot be had, or when other machines could come in without an operator's key."""
+    when one that was asked for cannot be had, or when other machines could come in and no key of `hooks` is an
+    operator's. Without `hooks` somebody has looked already."""
     if not config.admin:
         return None
     host = config.admin_host
-    if asks_key(config) and not (hooks.has_admin or config.insecure):
+    if hooks is not None and needs_operator(config) and not hooks.has_admin:
         sys.exit(f"Refusing the admin listener on {host} without an operator's key: say that insecure is meant.")
     port = config.admin_port if config.admin_port is not None else _port_after(main_port)
     try:
@@ -36,6 +37,11 @@ def claim_admin(
             sys.exit(problem)
         logger.warning("%s There are no metrics: choose an admin port, or say that there is none.", problem)
         return None
+
+
+def needs_operator(config: GatewayConfig) -> bool:
+    """Whether nobody else may come in."""
+    return asks_key(config) and not config.insecure
 
 
 def asks_key(config: GatewayConfig) -> bool:

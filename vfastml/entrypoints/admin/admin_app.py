@@ -19,8 +19,11 @@ from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
 _WORTH_GZIP_BYTES = 1024
 
 
-def admin_app(engine: DispatchEngine, metrics: GatewayMetrics, hooks: AdminHooks, *, asks_key: bool) -> Starlette:
-    """`asks_key`: callers need an operator's key, if there is any."""
+def admin_app(
+    engine: DispatchEngine, metrics: GatewayMetrics, hooks: AdminHooks, *, asks_key: bool, always: bool = False
+) -> Starlette:
+    """`asks_key`: callers need an operator's key, if there is any; `always`: also if there is none."""
+    asks_always = always or hooks.has_admin  # now: layers are made only at the first request
 
     async def show_metrics(request: Request) -> Response:
         body, content_type = await metrics.exposition(request.headers.get("accept", ""))
@@ -44,7 +47,7 @@ def admin_app(engine: DispatchEngine, metrics: GatewayMetrics, hooks: AdminHooks
         ],
         middleware=[
             Middleware(ErrorMiddleware),
-            *([Middleware(AdminAuthMiddleware, hooks=hooks)] if asks_key else []),
+            *([Middleware(AdminAuthMiddleware, hooks=hooks, always=asks_always)] if asks_key else []),
             Middleware(GZipMiddleware, minimum_size=_WORTH_GZIP_BYTES),
         ],
     )

@@ -10,21 +10,21 @@ from vfastml.errors import AuthenticationError
 
 
 class AdminAuthMiddleware:
-    """Lets in who offers an operator's key, on every path and whatever the method; all, while no key has ever been an
-    operator's: when the last one is revoked nobody comes in any more.
+    """Lets in who offers an operator's key, on every path and whatever the method; without `always` all, while no key
+    has ever been an operator's. When the last one is revoked nobody comes in any more.
 
     Raises AuthenticationError.
     """
 
-    def __init__(self, app: ASGIApp, hooks: AdminHooks) -> None:
+    def __init__(self, app: ASGIApp, hooks: AdminHooks, always: bool) -> None:
         self.app = app
         self._hooks = hooks
-        self._asks = hooks.has_admin
+        self._asks = always
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._asks = self._asks or self._hooks.has_admin
         if scope["type"] == "http" and self._asks:
-            self._check(list(offered_keys(scope)))
+            self._check(offered_keys(scope))
         await self.app(scope, receive, send)
 
     def _check(self, offered: list[bytes]) -> None:

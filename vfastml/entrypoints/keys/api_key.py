@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from vfastml.engine.tenant import Tenant
-from vfastml.entrypoints.ledger.quota import PERIODS, Period
+from vfastml.entrypoints.keys.quota import PERIODS, Period
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")

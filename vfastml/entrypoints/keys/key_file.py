@@ -65,7 +65,7 @@ def parse_toml(text: str) -> tuple[ApiKey, ...]:
 def _read(path: str | Path) -> str:
     with open(path, "rb") as file:
         # Of what was opened: the name may mean another file a moment later.
-        if is_toml(path) and os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+        if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
             raise ValueError("every user of this machine may write it: take that away with chmod o-w")
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:

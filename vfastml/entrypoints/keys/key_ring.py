@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.keys.api_key import ApiKey, digest_of, nameless_key
 from vfastml.entrypoints.keys.key_file import read_keys
+from vfastml.utils.rare_warning import RareWarning
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class KeyRing:
         self._file = file
         self._seen = None if file is None else _stamp(file)
         self._check = check
+        self._unreadable = RareWarning(logger)
         self._held = self._all_with(() if file is None else self._read(file))
 
     def owner(self, candidate: bytes) -> Tenant | None:
@@ -80,7 +82,11 @@ class KeyRing:
         try:
             keys = self._read(self._file)
         except ValueError as error:
-            logger.error("API keys stay as they were, and nothing is revoked: %s.", error)
+            if stamp is not None and isinstance(error.__cause__, OSError):  # it may be right, and readable in a moment
+                self._seen = None
+                self._unreadable.warn("API keys stay as they were for now, and nothing is revoked: %s.", error)
+            else:
+                logger.error("API keys stay as they were, and nothing is revoked: %s.", error)
             return []
         before, self._held = self._held, self._all_with(keys)
         gone = [held.tenant for secret, held in before.items() if secret not in self._held]
@@ -91,9 +97,12 @@ class KeyRing:
         """Read the file, if there is one, again whenever it has changed, and tell of each key that is gone."""
         while self._file is not None:
             await asyncio.sleep(LOOK_EVERY_S)
-            # In a thread: the file may be on a disk that is slow to answer.
-            for tenant in await asyncio.to_thread(self.reload):
-                on_revoked(tenant)
+            try:
+                # In a thread: the file may be on a disk that is slow to answer.
+                for tenant in await asyncio.to_thread(self.reload):
+                    on_revoked(tenant)
+            except Exception:  # whoever looks no more revokes nothing
+                logger.exception("The key file could not be looked at.")
 
     def _read(self, file: str) -> Sequence[ApiKey]:
         keys = read_keys(file)

@@ -13,10 +13,10 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import SQLAlchemyError
 
+from vfastml.entrypoints.keys.quota import Period
 from vfastml.entrypoints.ledger.entry import Entry
 from vfastml.entrypoints.ledger.errors import LedgerError
 from vfastml.entrypoints.ledger.ledger_file import connected, opened, opened_to_read, reason
-from vfastml.entrypoints.ledger.quota import Period
 from vfastml.entrypoints.ledger.schema import keys, requests, totals
 
 PRUNED_AT_ONCE = 500

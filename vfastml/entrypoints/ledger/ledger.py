@@ -89,11 +89,11 @@ class Ledger(SilentObserver):
         entry = entry_of(observed, self._wall_clock())
         if entry is None:
             return None
-        if self._guard is not None:
-            self._guard.on_entry(entry)
         if len(self._held) >= self._most_kept:
             self._lost.warn("The ledger cannot be written and memory for it is full: a request is missing in it.")
             return None
+        if self._guard is not None:
+            self._guard.on_entry(entry)
         self._writer.put(entry)
         return self._held.hold()
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from vfastml.engine.dispatch_replies import Delta
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
 from vfastml.engine.tenant import Tenant
+from vfastml.entrypoints.keys.quota import Period, Quota, renewal
 from vfastml.entrypoints.ledger.books import TokensUsed, utc_now
 from vfastml.entrypoints.ledger.entry import Entry, is_booked
 from vfastml.entrypoints.ledger.key_id import key_id_of
-from vfastml.entrypoints.ledger.quota import Period, Quota, renewal
 from vfastml.errors import QuotaLimitError
 
 QuotaOf = Callable[[Tenant], Quota | None]

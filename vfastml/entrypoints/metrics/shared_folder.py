@@ -26,7 +26,8 @@ class SharedFolder:
         self._path = path
 
     def environment(self) -> dict[str, str]:
-        """That of a process that is to count here."""
+        """That of a process that is to count here. The folder is made anew if somebody has cleaned up."""
+        self._path.mkdir(mode=0o700, exist_ok=True)
         return {**os.environ, VARIABLE: str(self._path)}
 
     def forget(self, pid: int) -> None:

@@ -14,11 +14,15 @@ _PACKAGE = "vfastml.entrypoints.tracing"
 
 
 def tracing_for(config: GatewayConfig) -> RequestTracing | None:
-    """None if they have nowhere to go. Raises RuntimeError if the packages are missing."""
+    """None if they have nowhere to go. Raises ValueError, with a sentence for the operator, if they cannot be had."""
     if not config.is_traced:
         return None
     try:
-        tracing: RequestTracing = import_module(f"{_PACKAGE}.request_tracing").RequestTracing(config)
+        module = import_module(f"{_PACKAGE}.request_tracing")
     except ImportError as error:
-        raise RuntimeError("traces need packages that are not here: pip install 'vfastml[trace]'") from error
+        raise ValueError("traces need packages that are not here: pip install 'vfastml[trace]'") from error
+    try:
+        tracing: RequestTracing = module.RequestTracing(config)
+    except OSError as error:
+        raise ValueError(f"the trace file cannot be written: {error.strerror}") from error
     return tracing

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from vfastml.engine.dispatch_task import DispatchTask
+from vfastml.engine.queue_room import leaves_room
 from vfastml.entrypoints.http_errors import shown_to_client
 from vfastml.entrypoints.limits import MAX_BACKGROUND, MAX_BACKGROUND_BYTES
 from vfastml.entrypoints.openai.responses.event_log import EventLog
@@ -86,6 +87,8 @@ class BackgroundResponses:
         if len(self._running) >= self._most or (self._running and num_bytes > self._max_bytes):
             raise RateLimitError("As much is in the background as may be.", retry_after_s=1.0)
         of_owner = sum(other == turn.owner for other, _ in self._running)
+        if turn.owner is not None and not leaves_room(of_owner, 1, self._most - len(self._running)):
+            raise RateLimitError("This API key has as much in the background as leaves room.", retry_after_s=1.0)
         if turn.owner is not None and 0 < most_of_owner <= of_owner:
             message = "This API key has as many responses in the background as it may have requests open."
             raise RateLimitError(message, retry_after_s=1.0)
