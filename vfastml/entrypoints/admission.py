@@ -35,8 +35,8 @@ class AdmissionMiddleware:
     def __init__(self, app: ASGIApp, max_open: int, limits: KeyLimits) -> None:
         self.app = app
         self._limits = limits
-        self._requests = _Places("requests", max_open, limits.max_open)
-        self._cancels = _Places("cancels", MAX_CANCELS, lambda _: MAX_CANCELS_PER_KEY)
+        self._requests = _Places("requests", max_open, limits.max_open, are_shared=True)
+        self._cancels = _Places("cancels", MAX_CANCELS, lambda _: MAX_CANCELS_PER_KEY, are_shared=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_probe(scope):
@@ -54,10 +54,12 @@ class AdmissionMiddleware:
 
 
 class _Places:
-    def __init__(self, what: str, most: int, most_of: Callable[[Tenant], int]) -> None:
+    def __init__(self, what: str, most: int, most_of: Callable[[Tenant], int], *, are_shared: bool) -> None:
+        """`are_shared`: whatever the bound of one key, some are left for others."""
         self._what = what
         self._most = most
         self._most_of = most_of
+        self._are_shared = are_shared
         self._open = 0
         self._open_of: Counter[Tenant] = Counter()
 
@@ -73,7 +75,7 @@ class _Places:
     def _check(self, key: Tenant | None) -> None:
         if self._open >= self._most:
             raise RateLimitError(f"The server has as many {self._what} open as it takes.", retry_after_s=_RETRY_AFTER_S)
-        if key is not None and not leaves_room(self._open_of[key], 1, self._most - self._open):
+        if key is not None and self._are_shared and not leaves_room(self._open_of[key], 1, self._most - self._open):
             raise RateLimitError(
                 f"This API key has as many {self._what} open as leave room for others.", retry_after_s=_RETRY_AFTER_S
             )

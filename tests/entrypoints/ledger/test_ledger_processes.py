@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.service import free_port
 from tests.entrypoints.conftest import Start, eventually
+from tests.entrypoints.keys.key_files import write_keys
 from tests.entrypoints.ledger.clients import Clients, Read
 from tests.entrypoints.ledger.rows import rows, summed, totals
 from tests.entrypoints.running_gateway import PATIENCE_S, REPOSITORY, Running
@@ -127,7 +128,10 @@ def test_a_file_that_is_no_ledger_stops_the_start(path: Path, endpoint: str, wor
 
 
 def test_a_quota_as_openais_client_sees_it(path: Path, endpoint: str, start: Start) -> None:
-    running = start([sys.executable, "-m", "tests.entrypoints.ledger.quota_gateway", str(path), endpoint])
+    keys = path.with_name("keys.toml")
+    write_keys(keys, {"one": {}, "two": {}}, '[defaults]\nquota_tokens = 20\nquota_per = "month"\n')
+    command = gateway(path, endpoint, "--port", "0", "--api-key-file", str(keys))
+    running = start(command)
     assert ask(running, "one") == 15
     assert ask(running, "one") == 15, "let in at 15 of 20"
     with pytest.raises(openai.RateLimitError) as refused:
@@ -143,7 +147,7 @@ def test_a_quota_as_openais_client_sees_it(path: Path, endpoint: str, start: Sta
     running.process.kill()
     running.process.wait()
     Books(str(path)).close()
-    again = start([sys.executable, "-m", "tests.entrypoints.ledger.quota_gateway", str(path), endpoint])
+    again = start(command)
     with pytest.raises(openai.RateLimitError):
         ask(again, "one")
 
