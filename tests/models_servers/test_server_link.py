@@ -95,6 +95,7 @@ def short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(wire, "_with_options", small)
     monkeypatch.setattr(wire, "SEND_QUEUE_MESSAGES", 2)
+    monkeypatch.setattr(wire, "UNREAD_MESSAGES", 2)
     monkeypatch.setattr(wire, "HEARTBEAT_INTERVAL_MS", 0)
 
 

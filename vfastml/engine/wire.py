@@ -37,6 +37,9 @@ HEARTBEAT_TIMEOUT_MS = 1200
 With half of it gateways have lost model servers, twice, on two cores under a load of 8 to 14."""
 
 SEND_QUEUE_MESSAGES = 1000
+UNREAD_MESSAGES = 0
+"""That a gateway has at most; 0: as many as come. A full queue makes libzmq stop reading, and it aborts the process when
+it reconnects in that state (its issue 3937). What comes is bounded all the same, by the texts that were asked for."""
 
 _CHECKSUM_BYTES = 4
 
@@ -143,9 +146,7 @@ def open_dealer(socket: _S, endpoint: str, identity: str, keys: DealerKeys | Non
     a session. (IMMEDIATE would refuse it, but also drops what has arrived and is unread when the server goes.)
     """
     _with_options(socket)
-    # A full queue makes libzmq stop reading, and it aborts the process when it reconnects in that state (its issue
-    # 3937). What comes is bounded all the same: by the texts that this gateway has asked for.
-    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, UNREAD_MESSAGES)
     socket.setsockopt(zmq.IDENTITY, identity.encode())
     socket.setsockopt(zmq.RECONNECT_IVL, 100)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
