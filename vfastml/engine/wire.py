@@ -38,8 +38,9 @@ With half of it gateways have lost model servers, twice, on two cores under a lo
 
 SEND_QUEUE_MESSAGES = 1000
 UNREAD_MESSAGES = 0
-"""That a gateway has at most; 0: as many as come. A full queue makes libzmq stop reading, and it aborts the process when
-it reconnects in that state (its issue 3937). What comes is bounded all the same, by the texts that were asked for."""
+"""That a gateway has at most; 0: as many as come. A full queue makes libzmq stop reading, and it aborts the process
+when it reconnects in that state (its issue 3937). What comes is bounded all the same, by the texts that were asked
+for."""
 
 _CHECKSUM_BYTES = 4
 
