@@ -6,7 +6,7 @@ import math
 from asyncio import Future
 from collections.abc import Iterator
 
-from vfastml.engine.dispatch_replies import Delta
+from vfastml.engine.dispatch_replies import Delta, Usage
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.keys.api_key import ApiKey
@@ -22,6 +22,9 @@ LIMIT_HEADERS = tuple(name.decode() for names in _HEADERS.values() for name in n
 _ONE_REQUEST = 1 - 1e-9
 """Who comes when it was told to is not sent away by a rounding error."""
 _ANY_TOKEN = 1e-9
+_TOKENS_AT_ONCE = 16
+"""That are charged while a text is under way: each look at the memory of several processes costs more than all else
+that is done for a token."""
 
 
 def revoked() -> AuthenticationError:
@@ -32,7 +35,8 @@ def revoked() -> AuthenticationError:
 class KeyLimits(SilentObserver):
     """Holds keys to their rates, and says how many requests each may have open; `max_open` is for keys that do not say,
     and 0 is no bound. As an observer of requests it charges tokens: those of a prompt when it is accepted, generated
-    ones as they come, and in the end what was used. So a balance can fall below zero, which later requests wait for.
+    ones as they come, a few at a time, and in the end what was used. So a balance can fall below zero, which later
+    requests wait for.
     """
 
     def __init__(self, ring: KeyRing, balances: Balances, max_open: int) -> None:
@@ -82,11 +86,13 @@ class KeyLimits(SilentObserver):
         self._charge(observed, observed.num_prompt_tokens + observed.num_generated_tokens)
 
     def on_delta(self, observed: ObservedRequest, delta: Delta) -> None:
-        self._charge(observed, observed.num_prompt_tokens + observed.num_generated_tokens)
+        total = observed.num_prompt_tokens + observed.num_generated_tokens
+        if total - self._charged.get(observed, 0) >= _TOKENS_AT_ONCE:
+            self._charge(observed, total)
 
     def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
-        if observed.usage is not None:
-            self._charge(observed, observed.usage.prompt_tokens + observed.usage.completion_tokens)
+        usage = observed.usage or Usage(observed.num_prompt_tokens, observed.num_generated_tokens)
+        self._charge(observed, usage.prompt_tokens + usage.completion_tokens)
         self._charged.pop(observed, None)
         return None
 
