@@ -117,6 +117,11 @@ class DispatchTask:
         return 0 if self._accepted is None else self._accepted.prompt_tokens
 
     @property
+    def usage_so_far(self) -> Usage:
+        """What it came to; of one that has not finished, what its client may have seen."""
+        return self.usage or Usage(self.num_prompt_tokens, self.num_generated_tokens)
+
+    @property
     def answer(self) -> Terminal | None:
         """The server's terminal, unless it is an error."""
         return self._answer

@@ -46,6 +46,10 @@ class ObservedRequest(Protocol):
         """0 until a server has accepted it."""
 
     @property
+    def usage_so_far(self) -> Usage:
+        """What it came to; of one that has not finished, what its client may have seen."""
+
+    @property
     def answer(self) -> Terminal | None:
         """The server's terminal, unless it is an error."""
 

@@ -86,6 +86,5 @@ class TokenNotes(SilentObserver):
         """See RequestObserver."""
         notes = self._notes.pop(observed, None)
         if notes is not None:
-            usage = observed.usage
-            notes.prompt_tokens += usage.prompt_tokens if usage else observed.num_prompt_tokens
-            notes.completion_tokens += usage.completion_tokens if usage else observed.num_generated_tokens
+            notes.prompt_tokens += observed.usage_so_far.prompt_tokens
+            notes.completion_tokens += observed.usage_so_far.completion_tokens

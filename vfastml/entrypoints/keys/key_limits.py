@@ -6,7 +6,7 @@ import math
 from asyncio import Future
 from collections.abc import Iterator
 
-from vfastml.engine.dispatch_replies import Delta, Usage
+from vfastml.engine.dispatch_replies import Delta
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.keys.api_key import ApiKey
@@ -91,7 +91,7 @@ class KeyLimits(SilentObserver):
             self._charge(observed, total)
 
     def on_ended(self, observed: ObservedRequest) -> Future[None] | None:
-        usage = observed.usage or Usage(observed.num_prompt_tokens, observed.num_generated_tokens)
+        usage = observed.usage_so_far
         self._charge(observed, usage.prompt_tokens + usage.completion_tokens)
         self._charged.pop(observed, None)
         return None

@@ -7,7 +7,6 @@ from typing import Literal
 
 import msgspec
 
-from vfastml.engine.dispatch_replies import Usage
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, TextGenerationReq, WorkReq
 from vfastml.engine.request_observer import ObservedRequest
 from vfastml.entrypoints.ledger.key_id import key_id_of
@@ -63,7 +62,7 @@ def entry_of(observed: ObservedRequest, now_s: float) -> Entry | None:
     answered is booked."""
     if not is_booked(observed.request) or not _was_served(observed):
         return None
-    usage, timings = _usage(observed), observed.timings
+    usage, timings = observed.usage_so_far, observed.timings
     return Entry(
         request_id=observed.request_id,
         ended_ms=int(now_s * 1000),
@@ -85,11 +84,6 @@ def entry_of(observed: ObservedRequest, now_s: float) -> Entry | None:
 
 def _was_served(observed: ObservedRequest) -> bool:
     return observed.error is None or observed.num_prompt_tokens > 0 or observed.num_generated_tokens > 0
-
-
-def _usage(observed: ObservedRequest) -> Usage:
-    """Of one that did not finish: what its client may have seen."""
-    return observed.usage or Usage(observed.num_prompt_tokens, observed.num_generated_tokens)
 
 
 def _outcome(error: VFastMLError | None) -> Outcome:

@@ -108,7 +108,7 @@ class RequestMetrics(SilentObserver):
         return watched.series
 
     def _on_text_ended(self, observed: ObservedRequest, watched: _Watched) -> None:
-        usage = _usage_of(observed)
+        usage = observed.usage_so_far
         self._of_keys.note(observed, usage)
         if observed.endpoint is None:
             return
@@ -139,11 +139,6 @@ class _KeyMetrics:
             self._requests.inc(key)
             self._prompt_tokens.inc(key, by=usage.prompt_tokens)
             self._generation_tokens.inc(key, by=usage.completion_tokens)
-
-
-def _usage_of(observed: ObservedRequest) -> Usage:
-    """What it came to, or as far as it came."""
-    return observed.usage or Usage(observed.num_prompt_tokens, observed.num_generated_tokens)
 
 
 def _observe_times(series: TextSeries, timings: Timings, usage: Usage, e2e_s: float, num_choices: int) -> None:

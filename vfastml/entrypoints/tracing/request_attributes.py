@@ -74,14 +74,9 @@ def _where(observed: ObservedRequest) -> Attributes:
 
 
 def _tokens(observed: ObservedRequest) -> Attributes:
-    usage = observed.usage
-    if usage is None:
-        counted = {"input_tokens": observed.num_prompt_tokens, "output_tokens": observed.num_generated_tokens}
-    else:
-        counted = {
-            "input_tokens": usage.prompt_tokens,
-            "output_tokens": usage.completion_tokens,
-            "cache_read.input_tokens": usage.cached_tokens,
-            "reasoning.output_tokens": usage.reasoning_tokens,
-        }
+    usage = observed.usage_so_far
+    counted = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens}
+    if observed.usage is not None:
+        counted["cache_read.input_tokens"] = usage.cached_tokens
+        counted["reasoning.output_tokens"] = usage.reasoning_tokens
     return {f"gen_ai.usage.{name}": number for name, number in counted.items()}
