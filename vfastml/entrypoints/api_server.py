@@ -160,8 +160,9 @@ class Gateway:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part. `shared_balances` is the descriptor of the memory that it has given all its workers."""
         self._shared_balances = shared_balances
+        self._oversee_or_exit()
+        self.build()  # before the port is joined: from then on connections wait for this process
         with claim(join, host, port, self._config) as listener:
-            self._oversee_or_exit()
             admin = claim_admin(join, port, self._config)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])

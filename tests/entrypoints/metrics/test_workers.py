@@ -29,7 +29,7 @@ def ask(service: ObservedService, count: int) -> None:
     for _ in range(count):
         body = {"model": "talker", "prompt": "one two"}
         headers = {"authorization": f"Bearer {KEY}"}
-        httpx.post(f"{service.running.url}/v1/completions", json=body, headers=headers).raise_for_status()
+        httpx.post(f"{service.running.url}/v1/completions", json=body, headers=headers, timeout=60).raise_for_status()
 
 
 def answering(service: ObservedService) -> list[psutil.Process]:
