@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished, Limits, Load, Usage
 from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 from vfastml.errors import UnsupportedError
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import ModelServer
-from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
 
 _TEXTS = (" the", " quick", " brown", " fox", "\n", " jumps", ' "over"', " a", " lazy", " dog", ".", " caf\xe9")

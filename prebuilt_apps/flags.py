@@ -68,6 +68,16 @@ class FlagParser(argparse.ArgumentParser):
         """Leaves with that line: the usage of all flags would bury it."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
+    def without_subcommand(self, what: str, name: str, rest: Sequence[str], known: Sequence[str]) -> int:
+        """For a `name` that is none of the `known` ones, or empty: its own flags are obeyed, an unknown word is
+        refused, and else the help goes to stderr. Returns 2, or leaves by SystemExit."""
+        if name.startswith("-"):
+            self.parse([name, *rest])
+        elif name:
+            self.error(f"unknown {what} {name!r}{nearest(name, known)}")
+        self.print_help(sys.stderr)
+        return 2
+
     def _complaint_about(self, unknown: list[str]) -> str:
         name = next((text for text in unknown if text.startswith("-")), unknown[0]).partition("=")[0]
         if not name.startswith("-"):

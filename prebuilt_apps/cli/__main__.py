@@ -9,7 +9,6 @@ from importlib import import_module
 
 from prebuilt_apps.commands import COMMANDS
 from prebuilt_apps.flags import FlagParser
-from prebuilt_apps.variables import nearest
 from vfastml import __version__
 
 _PROG = "vfastml"
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     command = next((command for command in COMMANDS if command.name == name), None)
     if command is None:
-        return _without_command(name, rest)
+        return build_parser().without_subcommand("command", name, rest, [command.name for command in COMMANDS])
     try:
         return int(import_module(command.module).main(rest, f"{_PROG} {name}") or 0)
     except KeyboardInterrupt:
@@ -46,16 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain about it once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
-
-
-def _without_command(name: str, rest: list[str]) -> int:
-    parser = build_parser()
-    if name.startswith("-"):
-        parser.parse([name, *rest])
-    elif name:
-        parser.error(f"unknown command {name!r}{nearest(name, [command.name for command in COMMANDS])}")
-    parser.print_help(sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from types import ModuleType
 
 from prebuilt_apps.cli import keys_check, keys_list, keys_new, keys_revoke, keys_wire
 from prebuilt_apps.flags import FlagParser
-from prebuilt_apps.variables import nearest
 
 _PROG = "python -m prebuilt_apps.cli.keys"
 
@@ -41,13 +40,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in SUBCOMMANDS:
         return int(SUBCOMMANDS[name].main(rest, f"{prog} {name}"))
-    parser = build_parser(prog)
-    if name.startswith("-"):
-        parser.parse([name, *rest])
-    elif name:
-        parser.error(f"unknown subcommand {name!r}{nearest(name, list(SUBCOMMANDS))}")
-    parser.print_help(sys.stderr)
-    return 2
+    return build_parser(prog).without_subcommand("subcommand", name, rest, list(SUBCOMMANDS))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ async def test_the_end_waits_for_all_that_note_it() -> None:
 
 async def test_one_that_refuses_keeps_the_request_here(start_server, start_engine) -> None:
     server, notes = start_server(), Notes()
-    engine = await start_engine(server, observers=[Refuses(), notes])
+    engine = await start_engine(server)
+    engine.observe(Refuses(), notes)
     result = await engine.dispatch(TextGenerationReq(request_id="r1", prompt="one two")).get_result()
     assert isinstance(result.error, QuotaLimitError)
     assert notes.calls == ["ended QuotaLimitError"]
@@ -83,7 +84,8 @@ async def test_one_that_refuses_keeps_the_request_here(start_server, start_engin
 
 async def test_what_a_real_exchange_tells(start_server, start_engine) -> None:
     server, notes = start_server(), Notes()
-    engine = await start_engine(server, observers=[notes])
+    engine = await start_engine(server)
+    engine.observe(notes)
     result = await engine.dispatch(TextGenerationReq(request_id="r1", prompt="one two")).get_result()
     assert result.error is None
     assert notes.calls[0] == "dispatched"
@@ -104,7 +106,8 @@ class BreaksInCalls(SilentObserver):
 
 async def test_one_that_raises_disturbs_nobody(start_server, start_engine) -> None:
     server, notes = start_server(), Notes()
-    engine = await start_engine(server, observers=[BreaksInCalls(), notes])
+    engine = await start_engine(server)
+    engine.observe(BreaksInCalls(), notes)
     tasks = [engine.dispatch(TextGenerationReq(request_id=f"r{n}", prompt="one two")) for n in range(3)]
     results = [await asyncio.wait_for(task.get_result(), 10) for task in tasks]
     assert [result.error for result in results] == [None] * 3
@@ -118,7 +121,8 @@ class BreaksAtOnce(SilentObserver):
 
 async def test_one_that_raises_before_it_is_sent_fails_this_request_alone(start_server, start_engine) -> None:
     server = start_server()
-    engine = await start_engine(server, observers=[BreaksAtOnce()])
+    engine = await start_engine(server)
+    engine.observe(BreaksAtOnce())
     result = await engine.dispatch(TextGenerationReq(request_id="r1", prompt="one")).get_result()
     assert result.error is not None
     assert result.error.code == "internal_error"

@@ -7,7 +7,7 @@ import sys
 
 from tests.models_servers.stub_server import Silent
 from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
-from vfastml.models_servers.server_link import Work
+from vfastml.models_servers.inbox import Work
 
 
 class Speaking(Silent):

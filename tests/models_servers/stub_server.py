@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from vfastml.engine.dispatch_replies import Accepted, Delta, Finished
 from vfastml.engine.dispatch_requests import WorkReq
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import ModelServer
-from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
 
 

@@ -31,10 +31,10 @@ from vfastml.errors import (
     VFastMLError,
 )
 from vfastml.models_servers import model_server
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import StartError
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
 from vfastml.models_servers.one_shot_server import OneShotModelServer
-from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
 from vfastml.text_engine.block_manager import BlockManager
 from vfastml.text_engine.engine_config import EngineConfig

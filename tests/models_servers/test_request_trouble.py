@@ -14,8 +14,8 @@ from tests.models_servers.started_process import StartedProcess
 from tests.models_servers.stub_server import AcceptBreaks, Asked, Silent
 from vfastml.engine.dispatch_replies import Accepted, Failed, Hello, Load, StepReply
 from vfastml.engine.dispatch_requests import TextGenerationReq
+from vfastml.models_servers.inbox import Cancelled
 from vfastml.models_servers.model_server import ModelServer
-from vfastml.models_servers.server_link import Cancelled
 from vfastml.models_servers.unsent_replies import WorkReply
 
 STUB = "tests.models_servers.stub_server"

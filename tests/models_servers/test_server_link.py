@@ -40,7 +40,8 @@ from vfastml.engine.dispatch_requests import (
 )
 from vfastml.errors import InvalidRequestError, RateLimitError, RequestCancelledError
 from vfastml.models_servers.admission import Admission
-from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink
+from vfastml.models_servers.inbox import Cancelled, InboxItem
+from vfastml.models_servers.server_link import ServerLink
 
 HELLO = Hello(wire.PROTOCOL, "server", "text_generation", [ServedModel("m", "m")])
 ERRORS = {

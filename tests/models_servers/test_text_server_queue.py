@@ -6,8 +6,8 @@ import pytest
 
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.errors import RateLimitError
+from vfastml.models_servers.inbox import SizedWork
 from vfastml.models_servers.model_server_text_hf import TextGenerationModelServerHF
-from vfastml.models_servers.server_link import SizedWork
 from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.sampling import Sampling
 

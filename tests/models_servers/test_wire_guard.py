@@ -23,7 +23,8 @@ from vfastml.engine.dispatch_requests import Request, TextGenerationReq, WorkReq
 from vfastml.engine.handshakes import FAILURES, HandshakeFailure, failure_of
 from vfastml.engine.wire_keys import DealerKeys, GatewayKeys, KeyPair, read_pair
 from vfastml.models_servers.admission import Admission
-from vfastml.models_servers.server_link import Cancelled, ServerLink
+from vfastml.models_servers.inbox import Cancelled
+from vfastml.models_servers.server_link import ServerLink
 from vfastml.models_servers.wire_guard import WireGuard
 
 pytestmark = pytest.mark.rule("S2")

@@ -45,9 +45,8 @@ class DispatchEngine:
     the event loop that `start` ran on.
 
     A request that no server can take yet is held for up to `hold_s` seconds, `max_held` of them at a time. A server
-    whose model has not moved for `max_step_age_s` seconds is given up until it moves again. `observers` are told of
-    each request, in their order. `wire_keys` is the folder of a gateway (see wire_keys.py), for all that is not on ipc.
-    `clock` gives monotonic seconds.
+    whose model has not moved for `max_step_age_s` seconds is given up until it moves again. `wire_keys` is the
+    folder of a gateway (see wire_keys.py), for all that is not on ipc. `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -57,12 +56,11 @@ class DispatchEngine:
         hold_s: float = 30.0,
         max_held: int = 256,
         max_step_age_s: float = MAX_STEP_S,
-        observers: Sequence[RequestObserver] = (),
         wire_keys: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._endpoints = tuple(endpoints)
-        self._observers = tuple(observers)
+        self._observers: tuple[RequestObserver, ...] = ()
         self._keys = None if wire_keys is None else GatewayKeys(wire_keys)
         self._clock = clock
         self._gateway_id = f"gateway-{secrets.token_hex(4)}"
@@ -79,7 +77,7 @@ class DispatchEngine:
         self._refused = {endpoint: RareWarning(_log) for endpoint in self._endpoints}
 
     def observe(self, *observers: RequestObserver) -> None:
-        """Tell these too, after the others, of each request that is dispatched from now on."""
+        """Tell these too, in their order and after the others, of each request that is dispatched from now on."""
         self._observers += observers
 
     async def start(self) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.engine.request_handles import REQUEST_NAME
 from vfastml.engine.request_id import gen_request_id
-from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.auth import is_probe, tenant_of
 from vfastml.entrypoints.limits import REQUEST_ID
 from vfastml.entrypoints.request_notes import NOTES, RequestNotes, route_template
 from vfastml.entrypoints.root_path import route_path
@@ -64,11 +64,11 @@ class AccessLogMiddleware:
 
     def _log(self, scope: Scope, status: int, seconds: float, notes: RequestNotes) -> None:
         path = route_path(scope)
-        is_probe = path in FREE_PATHS
-        is_error = status >= 400 and status != CLIENT_CLOSED_REQUEST and not is_probe
+        of_probe = is_probe(scope)
+        is_error = status >= 400 and status != CLIENT_CLOSED_REQUEST and not of_probe
         if self.shown == "all" or (self.shown == "errors" and is_error):
             logger.log(
-                logging.DEBUG if is_probe else logging.INFO,
+                logging.DEBUG if of_probe else logging.INFO,
                 "%s %s %d in %.1f ms, %s",
                 scope["method"],
                 path[:_MAX_PATH_CHARS],
@@ -81,7 +81,9 @@ class AccessLogMiddleware:
 
 def _fields(scope: Scope, status: int, seconds: float, notes: RequestNotes) -> dict[str, Any]:
     answered = {"method": scope["method"], "route": route_template(scope), "status": status}
-    return {**answered, "duration_ms": round(seconds * 1000, 3), **notes.fields()}
+    tenant = tenant_of(scope)
+    key = {} if tenant is None else {"key": tenant.name}
+    return {**answered, "duration_ms": round(seconds * 1000, 3), **key, **notes.fields()}
 
 
 def _request_id(scope: Scope) -> str:

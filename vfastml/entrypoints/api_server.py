@@ -44,7 +44,6 @@ from vfastml.entrypoints.openai.responses.background import BackgroundResponses
 from vfastml.entrypoints.openai.responses.routes import responses_routes
 from vfastml.entrypoints.openai.tokenize import tokenize_routes
 from vfastml.entrypoints.oversight import Oversight
-from vfastml.entrypoints.request_notes import NotedKeyMiddleware
 from vfastml.entrypoints.root_path import RootPathMiddleware
 from vfastml.entrypoints.routes import mount
 from vfastml.entrypoints.serving import GatewayServer
@@ -149,8 +148,8 @@ class Gateway:
         config = self._config
         configure_logging(config.log_level, config.log_format, "gateway")
         with claim(bind, host, port, config) as listener:
-            self._oversee_or_exit()
-            admin = claim_admin(bind, port and listener.getsockname()[1], config, self._oversight.admin_hooks)
+            hooks = self._oversight_or_exit().admin_hooks
+            admin = claim_admin(bind, port and listener.getsockname()[1], config, hooks)
             greeting = Greeting(host, listener, with_key=config.asks_for_keys, admin_url=admin_url(config, admin))
             greeting.tell_address()
             self._tell_ready = greeting.tell_example
@@ -160,16 +159,16 @@ class Gateway:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part. `shared_balances` is the descriptor of the memory that it has given all its workers."""
         self._shared_balances = shared_balances
-        self._oversee_or_exit()
+        self._oversight_or_exit()
         self.build()  # before the port is joined: from then on connections wait for this process
         with claim(join, host, port, self._config) as listener:
             admin = claim_admin(join, port, self._config)
             self._tell_ready = functools.partial(supervisor.tell, READY)
             self._server(admin, supervisor).run(sockets=[listener])
 
-    def _oversee_or_exit(self) -> None:
+    def _oversight_or_exit(self) -> Oversight:
         try:
-            self._oversight  # noqa: B018  # made now
+            return self._oversight
         except (ValueError, LedgerError) as error:
             sys.exit(f"Cannot start: {error}.")
 
@@ -228,8 +227,6 @@ class Gateway:
         app.add_middleware(AdmissionMiddleware, max_open=config.max_open, limits=self._oversight.limits)
         app.add_middleware(DeadlineMiddleware, timeout_s=config.request_timeout_s)
         app.add_middleware(DrainMiddleware, gate=self._gate)
-        if self._oversight.notes_requests:
-            app.add_middleware(NotedKeyMiddleware)
         app.add_middleware(AuthMiddleware, keys=self._oversight.keys)
         app.add_middleware(ErrorMiddleware)
         if config.asks_for_keys:

@@ -7,10 +7,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from vfastml.engine.request_observer import ObservedRequest, SilentObserver
-from vfastml.engine.tenant import TENANT
 
 MAX_DISPATCHED = 16
 """Ids that are kept of what one HTTP request has dispatched: a list of prompts may be long."""
@@ -24,8 +23,6 @@ class RequestNotes:
     """Its `x-request-id`."""
     trace_id: str | None = None
     """Of the trace that it belongs to, its client's or our own."""
-    key: str | None = None
-    """The name of the key that it came with."""
     dispatched: list[str] = field(default_factory=list)
     """The ids under which model servers, and the ledger, know what it has dispatched."""
     prompt_tokens: int = 0
@@ -36,8 +33,6 @@ class RequestNotes:
         known: dict[str, Any] = {"request_id": self.request_id}
         if self.trace_id is not None:
             known["trace_id"] = self.trace_id
-        if self.key is not None:
-            known["key"] = self.key
         if self.dispatched:
             known |= {"dispatched": self.dispatched, "prompt_tokens": self.prompt_tokens}
             known |= {"completion_tokens": self.completion_tokens}
@@ -48,23 +43,14 @@ NOTES: ContextVar[RequestNotes | None] = ContextVar("vfastml.request_notes", def
 """Those of the HTTP request that this task, and those that it starts, work for."""
 
 
+METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+"""HTTP's own: a client's others are not named in metrics and traces."""
+
+
 def route_template(scope: Scope) -> str | None:
     """The path of the route that has answered, with its parameters' names in the place of values; None: no route."""
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else None
-
-
-class NotedKeyMiddleware:
-    """Notes whose key it was. It sits directly inside of the layer that knows."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        notes, tenant = NOTES.get(), TENANT.get()
-        if notes is not None and tenant is not None:
-            notes.key = tenant.name
-        await self.app(scope, receive, send)
 
 
 class TokenNotes(SilentObserver):

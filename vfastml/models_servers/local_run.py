@@ -13,7 +13,7 @@ from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult, GatheredReplies
 from vfastml.engine.interrupts import interrupts_held
 from vfastml.errors import InvalidRequestError, ModelNotFoundError, UnsupportedError, VFastMLError
-from vfastml.models_servers.server_link import Work
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
 
 

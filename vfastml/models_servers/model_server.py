@@ -33,9 +33,10 @@ from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.engine.wire_keys import WireKeyError
 from vfastml.errors import VFastMLError
 from vfastml.models_servers.admission import MAX_WAITING, MAX_WAITING_TOKENS, Admission
+from vfastml.models_servers.inbox import Cancelled, InboxItem, Wake, Work
 from vfastml.models_servers.ipc_place import IpcPlaceError
 from vfastml.models_servers.local_run import LocalRun
-from vfastml.models_servers.server_link import Cancelled, InboxItem, ServerLink, Wake, Work
+from vfastml.models_servers.server_link import ServerLink
 from vfastml.models_servers.step_watchdog import StepWatchdog
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
 from vfastml.utils.garbage import settle_garbage_collection

@@ -11,8 +11,8 @@ from vfastml.engine.dispatch_replies import Detokenized, Limits, Load, ServedMod
 from vfastml.engine.dispatch_requests import DetokenizeReq, TextGenerationReq, TokenizeReq, WorkReq
 from vfastml.errors import UnsupportedError
 from vfastml.model_store import DEFAULT_MODEL, ModelStoreError, profiles_folder, resolve_model
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import ModelServer, StartError
-from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import Answer, WorkReply
 from vfastml.text_engine.encoded_request import EncodedRequest
 from vfastml.text_engine.engine_config import EngineConfig

@@ -15,8 +15,8 @@ from vfastml.engine.dispatch_replies import Accepted, Load, Output
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, WorkReq
 from vfastml.engine.request_failure import failure
 from vfastml.errors import InternalServerError, UnsupportedError
+from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import ModelServer
-from vfastml.models_servers.server_link import Work
 from vfastml.models_servers.unsent_replies import WorkReply
 
 _FAILED = "The model could not process this input."

@@ -12,9 +12,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Container, Iterable
 
 import msgspec
 import zmq
@@ -46,6 +44,7 @@ from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.gateways import Gateways
 from vfastml.models_servers.handshake_watch import HandshakeWatch
+from vfastml.models_servers.inbox import Cancelled, InboxItem, Prepare, SizedWork
 from vfastml.models_servers.ipc_place import IpcPlace, private_files
 from vfastml.models_servers.unsent_replies import Answer, WorkReply, sendable
 from vfastml.models_servers.wire_guard import WireGuard
@@ -71,43 +70,6 @@ _MANY_WAKES = 4096
 """Read at once; what is left makes the next round start at once, and no more."""
 _LAST_WORDS_S = 1.0
 """For gateways whose queue is full, when the link closes."""
-
-
-class Work(Protocol):
-    """A checked request on its way to the model's thread."""
-
-    @property
-    def request_id(self) -> str:
-        """Of the request."""
-
-    def accepted(self) -> Accepted:
-        """The first reply."""
-
-
-@runtime_checkable
-class SizedWork(Protocol):
-    """Work of which many tokens may not wait at a time."""
-
-    @property
-    def num_tokens(self) -> int:
-        """That it may come to: its prompt's, and the most that each of its choices may get."""
-
-
-Prepare = Callable[[WorkReq], Work | Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Inbox: stop working on that request."""
-
-    request_id: str
-
-
-class Wake:
-    """Inbox: look around, something else has changed."""
-
-
-InboxItem = Work | Cancelled | Wake
 
 
 class ServerLink:

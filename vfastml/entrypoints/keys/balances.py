@@ -80,8 +80,8 @@ class Balances:
 
     def take(self, secret: bytes, meter: Meter, per_minute: int, amount: float, least: float = -math.inf) -> Level:
         """The level as it was; then so much is taken, if that level was `least` or more."""
-        # It runs for every delta of a key with limits: no `with`, which would cost as much as all the rest.
-        place = self._places.get(secret) or self._place(secret)
+        # No `with`, which would cost as much as all the rest.
+        place = self._place(secret)
         start = place + _SECRET_BYTES + meter * _BUCKET.size
         self._lock(place, _PLACE_BYTES)
         try:

@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vfastml.entrypoints.access_log import CLIENT_CLOSED_REQUEST
 from vfastml.entrypoints.http_errors import ERROR_CODE
 from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
+from vfastml.entrypoints.request_notes import METHODS
 from vfastml.entrypoints.root_path import route_path
 
 _OTHER = "other"
 """Stands for every path without a route, and for every method that is none of HTTP's: nobody can make series up."""
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _REASON_OF_CODE = {
     "queue_full": "queue_full",
@@ -104,7 +104,7 @@ class MetricsMiddleware:
         try:
             await self.app(scope, receive, watched_send)
         finally:
-            method = scope["method"] if scope["method"] in _METHODS else _OTHER
+            method = scope["method"] if scope["method"] in METHODS else _OTHER
             self._metrics.on_ended(self._route(scope), method, status, scope.get(ERROR_CODE))
 
     @cached_property

@@ -21,8 +21,5 @@ def tracing_for(config: GatewayConfig) -> RequestTracing | None:
         module = import_module(f"{_PACKAGE}.request_tracing")
     except ImportError as error:
         raise ValueError("traces need packages that are not here: pip install 'vfastml[trace]'") from error
-    try:
-        tracing: RequestTracing = module.RequestTracing(config)
-    except OSError as error:
-        raise ValueError(f"the trace file cannot be written: {error.strerror}") from error
+    tracing: RequestTracing = module.RequestTracing(config)
     return tracing

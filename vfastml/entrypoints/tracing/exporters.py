@@ -23,24 +23,28 @@ _SPEAKS_OFTEN = "opentelemetry.exporter"
 def check(config: GatewayConfig) -> None:
     """Raises ValueError, with a sentence for the operator, for a trace file that cannot be written."""
     if config.trace_file:
-        try:
-            SpanFile(config.trace_file).shutdown()
-        except OSError as error:
-            raise ValueError(f"the trace file cannot be written: {error.strerror}") from error
+        _opened(config.trace_file).shutdown()
 
 
 def processors(config: GatewayConfig) -> list[SpanProcessor]:
     """One for each place, with a thread of its own and a queue that is bounded: when it is full, spans are lost. Raises
-    OSError for a file that cannot be written."""
+    ValueError as `check` does."""
     found: list[SpanProcessor] = []
     if config.trace_file:  # the first to be closed: a collector may take all of the time that there is
-        file = ForgivingExporter(SpanFile(config.trace_file), "the file cannot be written")
+        file = ForgivingExporter(_opened(config.trace_file), "the file cannot be written")
         found.append(BatchSpanProcessor(file, schedule_delay_millis=_FILE_EVERY_MS))
     if config.trace_endpoint:
         logging.getLogger(_SPEAKS_OFTEN).setLevel(logging.CRITICAL)
         collector = OTLPSpanExporter(endpoint=config.trace_endpoint)
         found.append(BatchSpanProcessor(ForgivingExporter(collector, "the collector does not take them")))
     return found
+
+
+def _opened(path: str) -> SpanFile:
+    try:
+        return SpanFile(path)
+    except OSError as error:
+        raise ValueError(f"the trace file cannot be written: {error.strerror}") from error
 
 
 class ForgivingExporter(SpanExporter):

@@ -20,12 +20,11 @@ from opentelemetry.trace import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.auth import is_probe
-from vfastml.entrypoints.request_notes import NOTES, route_template
+from vfastml.entrypoints.request_notes import METHODS, NOTES, route_template
 from vfastml.entrypoints.tracing.caller import Caller, caller_of
 from vfastml.entrypoints.tracing.request_trace import TRACE, RequestTrace, TraceClock
 from vfastml.utils.log_fields import LOG_FIELDS
 
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 _OTHER_METHOD = "_OTHER"
 _CLIENT_GONE = "client_disconnected"
 
@@ -140,7 +139,7 @@ def _asked(scope: Scope) -> dict[str, str]:
 
 def _method(scope: Scope) -> str:
     method: str = scope["method"]
-    return method if method in _METHODS else _OTHER_METHOD
+    return method if method in METHODS else _OTHER_METHOD
 
 
 def _context(caller: Caller | None) -> Context:

@@ -22,7 +22,7 @@ _LAST_WORDS_S = 2.0
 
 
 class RequestTracing:
-    """Made from what the configuration asks for. Raises OSError for a trace file that cannot be written."""
+    """Made from what the configuration asks for. Raises ValueError for a trace file that cannot be written."""
 
     def __init__(self, config: GatewayConfig, into: Iterable[SpanProcessor] | None = None) -> None:
         # Not the global provider: an application that has traces of its own keeps them. And what is left out is
