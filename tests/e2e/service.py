@@ -76,11 +76,16 @@ class Service:
 
     def wait_ready(self) -> Service:
         try:
-            wait_until(lambda: self.status("/readyz") == 200, READY_S, "ready")
+            wait_until(self._is_ready, READY_S, "ready")
         except AssertionError as error:
             error.add_note(self.log("model_server"))
             raise
         return self
+
+    def _is_ready(self) -> bool:
+        for process in (self.gateway, self.model_server):
+            assert process is None or process.poll() is None, f"ended with status {process.returncode}: {process.args}"
+        return self.status("/readyz") == 200
 
     def stop(self) -> None:
         self.http.close()

@@ -14,15 +14,16 @@ from tests.e2e.service import Service, running
 
 SHORT_OF_BLOCKS = ["--kv-cache-memory", "100kB", "--max-model-len", "224", "--max-num-batched-tokens", "32"]
 BEAMS = {"use_beam_search": True, "beam_width": 4, "n": 2, "stream": True, "max_tokens": 90, "min_tokens": 90}
-PROMPTS = [letter * 100 for letter in "xyz"]
+# Longer than one step reads, and short enough for the blocks to hold all three.
+PROMPTS = [letter * 40 for letter in "xyz"]
 
 Span = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def spans(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[Span]:
-    """Of one of three searches for which the blocks do not suffice: in the order in which they begin, outer ones
-    first."""
+    """Of one of three searches for which the blocks do not suffice, one that loses them while it decodes: in the order
+    in which they begin, outer ones first."""
     folder = tmp_path_factory.mktemp("trace")
     model = ["--model-uri", str(tiny_models["llama"]), "--served-model-name", "tiny", "--dtype", "float32"]
     flags = ["--trace-file", str(folder / "lines"), "--trace-sample", "1"]
@@ -37,9 +38,16 @@ def spans(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
         service.start_gateway()
         service.wait_ready()
     found = [json.loads(line) for line in (folder / "lines").read_text().splitlines()]
-    unlucky = next(span["trace_id"] for span in found if span["name"] == "preempted")
-    mine = [span for span in found if span["trace_id"] == unlucky]
-    return sorted(mine, key=lambda span: (span["start_ns"], -span["end_ns"]))
+    found.sort(key=lambda span: (span["start_ns"], -span["end_ns"]))
+    trace_ids = [span["trace_id"] for span in found if span["parent_id"] is None]
+    traces = [[span for span in found if span["trace_id"] == trace_id] for trace_id in trace_ids]
+    return next(trace for trace in traces if _is_preempted_in_decode(trace))
+
+
+def _is_preempted_in_decode(spans: list[Span]) -> bool:
+    """Not before: what a prefill loses it reads again."""
+    phases = [span["name"] for span in spans if span["name"] in ("decode", "preempted")]
+    return phases[:2] == ["decode", "preempted"]
 
 
 def named(spans: list[Span], name: str) -> list[Span]:
