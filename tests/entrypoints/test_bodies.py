@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 from starlette.types import Message, Receive
 
+from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.bodies import BodyReader
-from vfastml.errors import InternalServerTooBusyError, RequestTooLargeError
+from vfastml.errors import InternalServerTooBusyError, RateLimitError, RequestTooLargeError
 
 SCOPE = {"type": "http", "headers": []}
 LARGE = bytes(100_000)
@@ -75,6 +78,33 @@ async def test_half_sent_large_bodies_have_a_bound_together_and_small_ones_a_pla
     for client, reading in waiting:
         client.send(b"", more_body=False)
         assert await reading == LARGE
+
+
+@pytest.mark.rule("S4")
+async def test_the_large_bodies_of_one_key_leave_room_for_others() -> None:
+    reader = BodyReader(1 << 20, max_bytes_on_the_way=4 * (len(LARGE) - 65536))
+    with working_for(Tenant("ann", b"1")):
+        for _ in range(3):
+            await started(reader, LARGE)
+        _, refused = await started(reader, LARGE)
+        with pytest.raises(RateLimitError, match="large"):
+            await refused
+        client, small = await started(reader, b"small")
+        client.send(b"", more_body=False)
+        assert await small == b"small"
+    with working_for(Tenant("bob", b"2")):
+        client, reading = await started(reader, LARGE)
+        client.send(b"", more_body=False)
+        assert await reading == LARGE
+
+
+@contextlib.contextmanager
+def working_for(tenant: Tenant) -> Iterator[None]:
+    before = TENANT.set(tenant)
+    try:
+        yield
+    finally:
+        TENANT.reset(before)
 
 
 @pytest.mark.rule("S4")

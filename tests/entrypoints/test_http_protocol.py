@@ -144,6 +144,19 @@ def test_a_body_that_trickles_is_a_408(impatient: LiveGateway) -> None:
 
 
 @pytest.mark.rule("S4")
+def test_a_large_part_of_a_body_pays_for_no_trickle(impatient: LiveGateway) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(post(20_000) + bytes(10_000))
+        sent = 0
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 250:  # 5 s
+                time.sleep(0.02)
+                connection.sendall(b" ")
+                sent += 1
+        assert sent < 250
+
+
+@pytest.mark.rule("S4")
 def test_a_refused_body_that_does_not_end_keeps_no_connection(serve: Serve, engine: FakeDispatchEngine) -> None:
     live = serve(Gateway(GatewayConfig(max_body_bytes=10), engine), body_timeout_s=0.3)
     with connect(live) as connection:

@@ -23,6 +23,8 @@ with atheris.instrument_imports(include=["vfastml"]):
     from tests.media.test_audio import sound_bytes
     from tests.media.test_image import image_bytes
     from vfastml.engine.wire import decode_reply, decode_request, encode_reply, encode_request, sealed
+    from vfastml.entrypoints.keys.key_file import parse_toml
+    from vfastml.entrypoints.tracing.caller import caller_of
     from vfastml.entrypoints.validation import parse_body
     from vfastml.errors import UserError
     from vfastml.media import AudioBounds, ImageBounds, decoded_audio, decoded_image
@@ -33,6 +35,24 @@ _SEEDS = 300
 _LONGEST = 4096
 _IMAGE = ImageBounds(max_pixels=1 << 16)
 _SOUND = AudioBounds(max_samples=1 << 16)
+_KEYS = f"""
+[defaults]
+max_open = 4
+[[key]]
+name = "bench"
+sha256 = "{"ab" * 32}"
+models = ["m"]
+requests_per_minute = 60
+tokens_per_minute = 1000
+quota_tokens = 5
+quota_per = "month"
+weight = 2.5
+[[key]]
+name = "ops"
+sha256 = "{"cd" * 32}"
+admin = true
+""".encode()
+_TRACEPARENT = f"00-{'ab' * 16}-{'cd' * 8}-01".encode()
 
 
 def request(data: bytes) -> None:
@@ -68,7 +88,18 @@ def sound(data: bytes) -> None:
         decoded_audio(data, _SOUND)
 
 
-DECODERS = [request, reply, *map(body, PATHS), image, sound]
+def keys(data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        names = [key.name for key in parse_toml(data.decode())]
+        assert len(set(names)) == len(names)
+
+
+def traceparent(data: bytes) -> None:
+    caller = caller_of([(b"traceparent", data)])
+    assert caller is None or data[3:35].decode() == caller.trace_id_text
+
+
+DECODERS = [request, reply, *map(body, PATHS), image, sound, keys, traceparent]
 
 
 def decode_one(data: bytes) -> None:
@@ -90,6 +121,10 @@ def write_seeds(folder: Path) -> None:
             data = image_bytes(rng.choice(("PNG", "JPEG", "WEBP", "GIF")))
         elif kind is sound:
             data = sound_bytes(rng.choice(("WAV", "FLAC", "OGG", "MP3")), 0.05)
+        elif kind is keys:
+            data = _KEYS
+        elif kind is traceparent:
+            data = _TRACEPARENT
         else:
             data = body_bytes(rng, PATHS[number - 2])
         (folder / str(seed)).write_bytes(bytes([number]) + data[:_LONGEST])

@@ -81,7 +81,8 @@ class DispatchEngine:
         self._observers += observers
 
     async def start(self) -> None:
-        """Start connecting to every server. Returns at once: `startup` tells how far they are. Raises WireKeyError."""
+        """Start connecting to every server. Returns at once: `startup` tells how far they are. Raises WireKeyError and
+        IpcFolderError."""
         if self._context is not None:
             raise RuntimeError("the dispatch engine is already running")
         if self._keys is not None:

@@ -13,6 +13,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from vfastml.engine.handshakes import FAILURES, HandshakeFailure, failure_of
+from vfastml.engine.ipc_folder import IpcFolderError, enter_ipc_folder, ipc_folder_of
 from vfastml.engine.wire import open_dealer
 from vfastml.engine.wire_keys import DealerKeys, GatewayKeys, WireKeyError
 
@@ -89,8 +90,11 @@ class ServerConnection:
         self._giving_up: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint, and
-        WireKeyError for keys that cannot be used."""
+        """Start connecting; call on the running event loop. Raises zmq.ZMQError for a malformed endpoint, WireKeyError
+        for keys that cannot be used, and IpcFolderError for a socket file that others can get at."""
+        folder = ipc_folder_of(self.endpoint)
+        if folder is not None:
+            enter_ipc_folder(folder)
         keys = self._keys_for_session()
         identity = f"{self._gateway_id}-{secrets.token_hex(4)}"
         self._socket = self._context.socket(zmq.DEALER)
@@ -215,7 +219,7 @@ class ServerConnection:
     def _reopen(self) -> None:
         try:
             self.open()
-        except (zmq.ZMQError, WireKeyError, OSError) as error:
+        except (zmq.ZMQError, WireKeyError, IpcFolderError, OSError) as error:
             _log.error("Cannot reconnect to %s, trying again: %s", self.endpoint, error)
             self._close_session()
             self._reopening = asyncio.get_running_loop().call_later(_RETRY_OPEN_AFTER_S, self._reopen)

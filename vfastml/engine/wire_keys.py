@@ -22,6 +22,8 @@ import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
+from vfastml.utils.file_stamp import file_stamp
+
 SERVER_SECRET = "server.key_secret"
 GATEWAY_SECRET = "gateway.key_secret"
 
@@ -110,7 +112,7 @@ class ServerKeys:
 
     def _state(self) -> tuple[object, ...]:
         """Differs when a file has come, gone or changed. Kubernetes changes what all of them are links to."""
-        return tuple(_file_state(file) for file in self._files())
+        return tuple((file.name, file_stamp(file)) for file in self._files())
 
 
 class GatewayKeys:
@@ -208,14 +210,6 @@ def _check_folder(folder: Path) -> None:
     is_guarded = found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not (is_guarded or os.statvfs(folder).f_flag & os.ST_RDONLY):
         raise WireKeyError(f"others can write to {folder}: `chmod 700` it, or mount it read-only")
-
-
-def _file_state(file: Path) -> tuple[object, ...]:
-    try:
-        found = file.stat()
-    except OSError:
-        return (file.name,)
-    return file.name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _name(file: Path) -> str:

@@ -15,8 +15,6 @@ from vfastml.entrypoints.cancel import is_cancel
 from vfastml.entrypoints.keys.key_limits import KeyLimits
 from vfastml.errors import RateLimitError
 
-MAX_OPEN = 4096
-"""Open requests of a gateway, unless it is told otherwise."""
 MAX_CANCELS = 256
 MAX_CANCELS_PER_KEY = 32
 """Cancels under way: a few milliseconds each, or seconds when a model server is silent."""

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from vfastml.engine.addresses import is_exposed
 from vfastml.engine.discovery import static_endpoints
+from vfastml.engine.ipc_folder import check_ipc_folder, ipc_folder_of
 from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.engine.wire_keys import GatewayKeys
-from vfastml.entrypoints.admission import MAX_OPEN
-from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
+from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_OPEN
 from vfastml.utils.logging import checked_level, checked_log_format
 
 ACCESS_LOGS = ("all", "errors", "off")
@@ -157,6 +157,8 @@ class GatewayConfig:
 
 
 def _check_wire(config: GatewayConfig) -> None:
+    for folder in filter(None, map(ipc_folder_of, config.model_servers)):
+        check_ipc_folder(folder)
     if config.wire_keys is not None:
         GatewayKeys(config.wire_keys).check(config.model_servers)
         return

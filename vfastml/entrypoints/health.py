@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from vfastml import __version__
 from vfastml.engine.dispatch_engine import DispatchEngine
 from vfastml.engine.dispatch_replies import Load, ServedModel
 from vfastml.engine.server_table import ServerView
+from vfastml.engine.tenant import TENANT, Tenant
 from vfastml.entrypoints.drain import DrainGate
 from vfastml.entrypoints.http_errors import ApiJSONResponse
 from vfastml.entrypoints.routes import Endpoint, Route
@@ -42,7 +43,7 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
         return ApiJSONResponse({"version": __version__})
 
     async def load(_: Request) -> Response:
-        return ApiJSONResponse(load_body(engine))
+        return ApiJSONResponse(load_body(engine, TENANT.get()))
 
     return [
         *_get_and_head("/livez", livez, "Whether the gateway answers at all"),
@@ -54,10 +55,17 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
     ]
 
 
-def load_body(engine: DispatchEngine) -> dict[str, Any]:
-    """How busy the model servers are: in all, and each."""
-    servers = engine.servers()
+def load_body(engine: DispatchEngine, tenant: Tenant | None = None) -> dict[str, Any]:
+    """How busy the model servers are: in all, and each. A tenant is shown those with models that it may use, and of
+    their models these."""
+    servers = [_seen_by(tenant, server) for server in engine.servers()]
+    if tenant is not None and tenant.models is not None:
+        servers = [server for server in servers if server.models]
     return {**_sums(servers), "open_requests": engine.open_requests, "servers": [_server_body(s) for s in servers]}
+
+
+def _seen_by(tenant: Tenant | None, server: ServerView) -> ServerView:
+    return replace(server, models=tuple(model for model in server.models if tenant is None or tenant.may_use(model)))
 
 
 def _get_and_head(path: str, endpoint: Endpoint, summary: str) -> list[Route]:

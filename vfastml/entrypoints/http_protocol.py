@@ -30,7 +30,8 @@ MAX_HEADERS = 256
 HEAD_TIMEOUT_S = 20.0
 """For a head to arrive, and for a new connection to send its first one."""
 MIN_BODY_BYTES_PER_S = 1000
-"""What a body has to keep up on the whole, after the time that it may be silent anyway."""
+"""What a body has to keep up, after the time that it may be silent anyway. What came faster is not put to its credit:
+a large part of a body, sent at once, would be held for hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_is_large = False
         self._in_body = False
-        self._body_bytes = 0
         self._bytes_without_body = 0
         """That have come since the last piece of the body."""
-        self._body_began_s = 0.0
-        self._body_heard_s = 0.0
+        self._body_paid_s = 0.0
+        """The moment up to which what has come suffices."""
         self._body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -152,7 +152,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         super().on_headers_complete()
         self._in_body = True
-        self._body_bytes = 0
         self._bytes_without_body = 0
         self._cycles = [*self._open_cycles(), self.cycle]
 
@@ -203,20 +202,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _on_body_data(self, num_bytes: int) -> None:
         """A body is not complete: it will be looked at when its time is over, by what it is then."""
-        self._body_heard_s = time.monotonic()
-        self._body_bytes += num_bytes
+        now = time.monotonic()
         self._bytes_without_body += num_bytes
         if self._bytes_without_body > num_bytes + MAX_HEAD_BYTES:
             self._end_in_body(_LARGE_HEAD)
         elif self._body_timer is None:
-            self._body_began_s = self._body_heard_s
+            self._body_paid_s = now
             self._body_timer = self.loop.call_later(self.bounds.body_timeout_s, self._look_at_body)
+        else:
+            self._body_paid_s = min(now, self._body_paid_s + num_bytes / MIN_BODY_BYTES_PER_S)
 
     def _look_at_body(self) -> None:
         if self.flow.read_paused:  # it is us who are slow
-            self._body_began_s += self.bounds.body_timeout_s
-            self._body_heard_s = time.monotonic()
-        left_s = self._body_left_s()
+            self._body_paid_s = time.monotonic()
+        left_s = self._body_paid_s + self.bounds.body_timeout_s - time.monotonic()
         if left_s > 0:
             self._body_timer = self.loop.call_later(left_s, self._look_at_body)
             return
@@ -225,11 +224,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _end_in_body(self, refusal: _Refusal) -> None:
         """Ends the connection, with this answer unless another one is under way."""
         self._end(None if self.pipeline or self.cycle.response_started else refusal)
-
-    def _body_left_s(self) -> float:
-        """Until the body is too slow, if nothing more of it comes."""
-        at_this_rate_s = self._body_began_s + self._body_bytes / MIN_BODY_BYTES_PER_S
-        return min(self._body_heard_s, at_this_rate_s) + self.bounds.body_timeout_s - time.monotonic()
 
     def _stop_body_timer(self) -> None:
         if self._body_timer is not None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vfastml.engine.addresses import MAX_IPC_PATH_BYTES
-
-_TOO_OPEN = stat.S_IRWXG | stat.S_IRWXO
+from vfastml.engine.ipc_folder import enter_ipc_folder
 
 
 class IpcPlaceError(Exception):
@@ -29,13 +28,13 @@ class IpcPlace:
 
     def take(self) -> None:
         """Until `leave`, or the end of the process. Makes the folder if there is none, and removes the socket of a
-        server that has died. Raises IpcPlaceError."""
+        server that has died. Raises IpcPlaceError and IpcFolderError."""
         if len(os.fsencode(self.path)) > MAX_IPC_PATH_BYTES:
             raise IpcPlaceError(
                 f"--rpc-ipc {self.path} is longer than {MAX_IPC_PATH_BYTES} bytes: choose a shorter one"
             )
         try:
-            self._enter_folder()
+            enter_ipc_folder(Path(self.path).parent)
             self._lock.acquire(timeout=0)
             self._remove_stale()
         except Timeout:
@@ -51,19 +50,6 @@ class IpcPlace:
             with contextlib.suppress(OSError):
                 self._remove_stale()
             self._lock.release()
-
-    def _enter_folder(self) -> None:
-        folder = Path(self.path).parent
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise IpcPlaceError(f"{folder} is a link or no folder: --rpc-ipc needs a folder of its own")
-        if found.st_uid != os.geteuid():
-            raise IpcPlaceError(f"{folder} belongs to another user: --rpc-ipc needs a folder of its own")
-        if found.st_mode & _TOO_OPEN:
-            raise IpcPlaceError(f"other users can enter {folder}: `chmod 700` it, or choose another --rpc-ipc")
 
     def _remove_stale(self) -> None:
         try:

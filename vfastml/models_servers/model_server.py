@@ -28,6 +28,7 @@ from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
 from vfastml.engine.dispatch_requests import WorkReq
 from vfastml.engine.dispatch_result import DispatchRequestResult
+from vfastml.engine.ipc_folder import IpcFolderError
 from vfastml.engine.request_failure import failure
 from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.engine.wire_keys import WireKeyError
@@ -241,7 +242,7 @@ class ModelServer:
             )
         try:
             port = self._link.open()
-        except (WireKeyError, IpcPlaceError) as error:
+        except (WireKeyError, IpcFolderError, IpcPlaceError) as error:
             _exit_at_start(str(error))
         except zmq.ZMQError as error:
             if error.errno == zmq.EADDRINUSE:

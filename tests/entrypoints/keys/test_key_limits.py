@@ -213,6 +213,15 @@ async def test_models_that_are_not_the_keys(tmp_path: Path) -> None:
             assert (await service.get(key, "/v1/models/n")).status_code == 404
             assert (await service.get(key, "/v1/models/org/n")).status_code == 404
         assert (await service.complete("carl", model="n")).status_code == 200
+
+
+async def test_load_shows_the_models_of_the_key_and_who_serves_them(tmp_path: Path) -> None:
+    keys: dict[str, dict[str, Any]] = {"ann": {"models": ["m"]}, "bob": {"models": ["other"]}, "carl": {}}
+    async with limited(tmp_path, keys, models=("m", "n")) as service:
+        assert (await service.complete("carl", model="m")).status_code == 200
+        shown = {key: (await service.get(key, "/load")).json()["servers"] for key in keys}
+        named = {key: [[model["id"] for model in one["models"]] for one in servers] for key, servers in shown.items()}
+        assert named == {"ann": [["m"]], "bob": [], "carl": [["m", "n"]]}
         assert len((await service.get("carl", "/v1/models")).json()["data"]) == 2
 
 

@@ -161,6 +161,14 @@ async def test_a_clients_trace_is_gone_on_with(start_gateway: StartGateway, coll
     assert collector.named("POST /v1/completions").parent_id == "cd" * 8
 
 
+async def test_nobody_has_traces_made_without_a_key(start_gateway: StartGateway, collector: Collector) -> None:
+    gateway = start_gateway("--trace-endpoint", collector.url, "--trace-sample", "0")
+    for key, trace_id in (("wrong", "ab" * 16), (KEY, "12" * 16)):
+        await ask(gateway, traceparent=f"00-{trace_id}-{'cd' * 8}-01", authorization=f"Bearer {key}")
+    await ended(gateway)
+    assert {span.trace_id for span in collector.spans} == {"12" * 16}
+
+
 async def test_refusals_are_seen(start_gateway: StartGateway, collector: Collector) -> None:
     await traced(start_gateway, collector, authorization="Bearer wrong")
     [span] = collector.spans

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from vfastml.engine.tenant import Tenant
 from vfastml.entrypoints.keys.api_key import ApiKey, digest_of, nameless_key
 from vfastml.entrypoints.keys.key_file import read_keys
+from vfastml.utils.file_stamp import file_stamp
 from vfastml.utils.rare_warning import RareWarning
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 """How often the file is looked at."""
-
-_Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class KeyRing:
         self.is_open = not keys and file is None
         self._fixed = tuple(map(nameless_key, keys))
         self._file = file
-        self._seen = None if file is None else _stamp(file)
+        self._seen = None if file is None else file_stamp(file)
         self._check = check
         self._unreadable = RareWarning(logger)
         self._held = self._all_with(() if file is None else self._read(file))
@@ -75,7 +73,7 @@ class KeyRing:
 
     def reload(self) -> list[Tenant]:
         """Read the file again, if it has changed. Returns those whose keys are there no more."""
-        if self._file is None or (stamp := _stamp(self._file)) == self._seen:
+        if self._file is None or (stamp := file_stamp(self._file)) == self._seen:
             return []
         # Taken before it was read: whatever is written meanwhile is another change.
         self._seen = stamp
@@ -113,12 +111,3 @@ class KeyRing:
         # What the file says of a key wins: it says more.
         held = [_Held(key, key.tenant()) for key in (*self._fixed, *keys)]
         return {one.tenant.secret: one for one in held}
-
-
-def _stamp(path: str) -> _Stamp | None:
-    """Another one when the file has been written or replaced, also behind a link. None: it is missing."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode

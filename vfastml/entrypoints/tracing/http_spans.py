@@ -27,12 +27,14 @@ from vfastml.utils.log_fields import LOG_FIELDS
 
 _OTHER_METHOD = "_OTHER"
 _CLIENT_GONE = "client_disconnected"
+_NO_KEY = 401
 
 
 class TracingMiddleware:
     """Outside of keys and all else that answers, so that refusals are seen, and inside of the access log, which has
     named the request. `share` of the requests are traced, 0 to 1, probes never; but a client that has a trace of its
-    own has decided for its request (the rule that OpenTelemetry calls parent-based).
+    own has decided for its request (the rule that OpenTelemetry calls parent-based), unless its key is missing or
+    unknown.
 
     Which requests are left out is decided here, without OpenTelemetry: they cost a look at their headers."""
 
@@ -64,7 +66,8 @@ class TracingMiddleware:
             raise
         finally:
             TRACE.reset(before)
-            _end(trace, scope, answer)
+            if caller is None or answer.status != _NO_KEY or random.random() < self._share:
+                _end(trace, scope, answer)
 
     def _begun(self, scope: Scope, caller: Caller | None) -> RequestTrace:
         clock = TraceClock()
