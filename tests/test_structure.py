@@ -23,6 +23,17 @@ FLOORS = {
     "utils.api": {"engine", "entrypoints"},
 }
 """Which parts of the package each part may import, beside itself."""
+GATEWAY = ROOT / "vfastml" / "entrypoints"
+ROOMS = {
+    "admin": {"metrics"},
+    "anthropic": {"openai"},
+    "keys": set(),
+    "ledger": {"keys"},
+    "metrics": set(),
+    "openai": {"keys"},
+    "tracing": set(),
+}
+"""The same of the folders of the gateway; the modules beside them connect them."""
 
 
 def part(module: str) -> str:
@@ -49,6 +60,17 @@ def test_imports_go_one_way(floor: str) -> None:
             assert own <= FLOORS[floor] | {floor}, path
             checked += 1
     assert checked > 0
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_the_gateway(room: str) -> None:
+    modules = [module for path in (GATEWAY / room).rglob("*.py") for module in imported(path)]
+    within = {module.split(".")[2] for module in modules if module.startswith("vfastml.entrypoints.")}
+    assert {name for name in within if (GATEWAY / name).is_dir()} <= ROOMS[room] | {room}
+
+
+def test_each_room_of_the_gateway_has_walls() -> None:
+    assert {path.name for path in GATEWAY.iterdir() if (path / "__init__.py").is_file()} == ROOMS.keys()
 
 
 @pytest.mark.parametrize(

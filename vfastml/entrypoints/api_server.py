@@ -33,8 +33,8 @@ from vfastml.entrypoints.greeting import Greeting
 from vfastml.entrypoints.health import health_routes
 from vfastml.entrypoints.http_errors import ErrorMiddleware, install_error_handlers
 from vfastml.entrypoints.keys.key_limits import LIMIT_HEADERS
-from vfastml.entrypoints.keys.limit_headers import LimitHeadersMiddleware
 from vfastml.entrypoints.ledger.errors import LedgerError
+from vfastml.entrypoints.limit_headers import LimitHeadersMiddleware
 from vfastml.entrypoints.listening import bind, claim, join
 from vfastml.entrypoints.metrics.http_metrics import MetricsMiddleware
 from vfastml.entrypoints.openai.chat import chat_route
