@@ -12,7 +12,7 @@ from vfastml.engine.discovery import static_endpoints
 from vfastml.engine.ipc_folder import check_ipc_folder, ipc_folder_of
 from vfastml.engine.server_table import MAX_STEP_S
 from vfastml.engine.wire_keys import GatewayKeys
-from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES, MAX_OPEN
+from vfastml.entrypoints.limits import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from vfastml.utils.logging import checked_level, checked_log_format
 
 ACCESS_LOGS = ("all", "errors", "off")
@@ -81,7 +81,7 @@ class GatewayConfig:
     max_step_s: float = MAX_STEP_S
     """How long one step or `forward` may take before its server is taken for hung, and its requests are moved or
     failed."""
-    max_open: int = MAX_OPEN
+    max_open: int = 4096
     """How many HTTP requests may be open at a time, probes aside."""
     max_open_per_key: int = 0
     """How many of them with an API key for which its file says nothing else; 0: no bound of their own."""

@@ -53,5 +53,3 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 BODY_TIMEOUT_S = 20.0
 """Silence within a body that is waited for, unless a gateway is told otherwise."""
-MAX_OPEN = 4096
-"""Open requests of a gateway, unless it is told otherwise."""
