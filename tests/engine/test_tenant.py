@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from vfastml.engine.dispatch_requests import OneShotReq, TextGenerationReq
+from vfastml.engine.dispatch_requests import DetokenizeReq, OneShotReq, TextGenerationReq
 from vfastml.engine.tenant import TENANT, Tenant, kept_apart
 
 
@@ -45,8 +45,10 @@ def test_only_salt_and_share_change():
     kept = kept_apart(TextGenerationReq(request_id="r1", prompt="one two", n=2, stream=False, cache_salt="mine"))
     assert (kept.request_id, kept.prompt, kept.n, kept.stream) == ("r1", "one two", 2, False)
     assert (len(kept.share), kept.share_weight) == (32, 1.0)
-    other = OneShotReq(request_id="r1")
-    assert kept_apart(other) is other
+    other = kept_apart(OneShotReq(request_id="r1", inputs=5))
+    assert (other.inputs, other.share, other.share_weight) == (5, kept.share, 1.0)
+    without_model = DetokenizeReq(request_id="r1")
+    assert kept_apart(without_model) is without_model
 
 
 @pytest.mark.rule("S11")

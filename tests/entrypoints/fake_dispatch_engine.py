@@ -197,6 +197,7 @@ class FakeDispatchEngine:
                 "cpu",
                 "bfloat16",
                 "hf",
+                "1.2.3",
             )
             for port in (6500, 6501)
         ]

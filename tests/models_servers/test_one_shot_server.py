@@ -49,6 +49,14 @@ def queued(server: OneShotModelServer, *inputs: Any) -> None:
         server.accept(server.prepare(OneShotReq(request_id=str(place), inputs=value)))
 
 
+def test_callers_with_keys_have_equal_parts_of_a_batch() -> None:
+    server = Recorder(max_batch_size=4)
+    for place, share in enumerate("aaaaaaaabb"):
+        server.accept(server.prepare(OneShotReq(request_id=str(place), inputs=place, share=share)))
+    server.step()
+    assert sorted(server.batches[0]) == [0, 1, 8, 9]
+
+
 class NoFaceError(RateLimitError):
     """An author's own."""
 

@@ -59,6 +59,8 @@ class Hello(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     dtype: str = ""
     decoder: str = ""
     """What computes a text model, such as `hf`: transformers' own modules."""
+    version: str = ""
+    """Of this package, there."""
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -296,6 +296,10 @@ class OneShotReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_
 
     model_uri: str | None = None
     inputs: Any = None
+    share: str = ""
+    """Requests of one share have their part of a busy model together, whatever their number."""
+    share_weight: float = 1.0
+    """How large that part is, beside others; positive."""
 
 
 class ImageToImageReq(_Request, array_like=True, frozen=True, gc=False, tag=True, kw_only=True):
@@ -312,6 +316,10 @@ class ImageToImageReq(_Request, array_like=True, frozen=True, gc=False, tag=True
     it, and no address in it is ever fetched."""
     forward_params: dict[str, Any] | None = None
     """Plain msgpack values that the server's author defines."""
+    share: str = ""
+    """Requests of one share have their part of a busy model together, whatever their number."""
+    share_weight: float = 1.0
+    """How large that part is, beside others; positive."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.images, list) or not all(isinstance(image, bytes | str) for image in self.images):
@@ -331,6 +339,9 @@ class CancelByHandleReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
 
 WorkReq = TextGenerationReq | TokenizeReq | DetokenizeReq | OneShotReq | ImageToImageReq
 """What can be dispatched: each gets exactly one terminal reply."""
+
+ComputedReq = TextGenerationReq | OneShotReq | ImageToImageReq
+"""Those that wait for the model's time."""
 
 Request = Join | WorkReq | CancelReq | CancelByHandleReq
 """All that travels from gateway to model server."""

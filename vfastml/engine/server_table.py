@@ -59,6 +59,8 @@ class ServerView:
     dtype: str = ""
     decoder: str = ""
     """What computes a text model."""
+    version: str = ""
+    """Of the package that it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,4 +278,5 @@ def _view(server: _Server, now: float) -> ServerView:
         device=server.hello.device if server.hello else "",
         dtype=server.hello.dtype if server.hello else "",
         decoder=server.hello.decoder if server.hello else "",
+        version=server.hello.version if server.hello else "",
     )

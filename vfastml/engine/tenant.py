@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from vfastml.engine.dispatch_replies import ServedModel
-from vfastml.engine.dispatch_requests import TextGenerationReq, WorkReq
+from vfastml.engine.dispatch_requests import ComputedReq, TextGenerationReq, WorkReq
 
 _SHARE_CHARS = 32
 
@@ -38,11 +38,14 @@ TENANT: ContextVar[Tenant | None] = ContextVar("vfastml.tenant", default=None)
 
 
 def kept_apart(request: WorkReq) -> WorkReq:
-    """The request, with a cache salt that only requests of the same tenant can have, whatever salt they ask for, and
-    with the share of the model's time that it counts for."""
+    """The request, with the share of the model's time that it counts for, and, if it has a cache salt, with one that
+    only requests of the same tenant can have, whatever salt they ask for."""
     tenant = TENANT.get()
-    if tenant is None or not isinstance(request, TextGenerationReq):
+    if tenant is None or not isinstance(request, ComputedReq):
         return request
-    salt = hmac.digest(tenant.secret, request.cache_salt.encode(errors="surrogatepass"), "sha256").hex()
     share = hmac.digest(tenant.secret, b"share", "sha512").hex()[:_SHARE_CHARS]
-    return msgspec.structs.replace(request, cache_salt=salt, share=share, share_weight=tenant.weight)
+    own = msgspec.structs.replace(request, share=share, share_weight=tenant.weight)
+    if not isinstance(own, TextGenerationReq):
+        return own
+    salt = hmac.digest(tenant.secret, own.cache_salt.encode(errors="surrogatepass"), "sha256").hex()
+    return msgspec.structs.replace(own, cache_salt=salt)

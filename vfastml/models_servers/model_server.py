@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import zmq
 
+from vfastml import __version__
 from vfastml.engine import wire
 from vfastml.engine.addresses import is_loopback
 from vfastml.engine.dispatch_replies import Hello, Limits, Load, ServedModel
@@ -295,6 +296,7 @@ class ModelServer:
             device=device,
             dtype=dtype,
             decoder=self.decoder(),
+            version=__version__,
         )
 
     def _is_done(self) -> bool:

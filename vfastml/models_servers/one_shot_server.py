@@ -5,44 +5,30 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from vfastml.engine.dispatch_replies import Accepted, Load, Output
+from vfastml.engine.dispatch_replies import Load, Output
 from vfastml.engine.dispatch_requests import ImageToImageReq, OneShotReq, WorkReq
 from vfastml.engine.request_failure import failure
 from vfastml.errors import InternalServerError, UnsupportedError
 from vfastml.models_servers.inbox import Work
 from vfastml.models_servers.model_server import ModelServer
+from vfastml.models_servers.share_line import OneShotWork, ShareLine
 from vfastml.models_servers.unsent_replies import WorkReply
 
 _FAILED = "The model could not process this input."
-
-
-@dataclass(frozen=True, slots=True)
-class OneShotWork:
-    """One input that waits for its batch."""
-
-    request_id: str
-    inputs: Any
-    arrived_s: float = field(default_factory=time.monotonic)
-    alone: bool = False
-    """The batch that it was in has failed: now it is one by itself."""
-
-    def accepted(self) -> Accepted:
-        """The first reply."""
-        return Accepted(self.request_id, prompt_tokens=0)
 
 
 class OneShotModelServer(ModelServer):
     """Subclasses define `load(self)` and `forward(self, inputs: list) -> list`, and nothing else.
 
     An input is what a OneShotReq carries; for an ImageToImageReq it is the dict `{"images": [...], "forward_params":
-    {...}}`. A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`. `device` is
-    where torch should compute.
+    {...}}`. A batch runs when `max_batch_size` inputs wait, or when the first has waited for `max_wait_ms`; where more
+    wait, callers with different API keys have equal parts of it, by their weights. `device` is where torch should
+    compute.
 
     The constructor raises ValueError for a batch size below 1.
     """
@@ -53,7 +39,9 @@ class OneShotModelServer(ModelServer):
             raise ValueError("max_batch_size must be at least 1")
         self.max_batch_size = max_batch_size
         self.max_wait_ms = max_wait_ms
-        self._waiting: OrderedDict[str, OneShotWork] = OrderedDict()
+        self._waiting = ShareLine()
+        self._alone: OrderedDict[str, OneShotWork] = OrderedDict()
+        """Those of a batch that has failed: now each is one by itself, before all others."""
 
     @cached_property
     def device(self) -> str:
@@ -76,28 +64,28 @@ class OneShotModelServer(ModelServer):
     def prepare(self, request: WorkReq) -> OneShotWork:
         """See ModelServer."""
         if isinstance(request, OneShotReq):
-            return OneShotWork(request.request_id, request.inputs)
+            return OneShotWork(request.request_id, request.inputs, request.share, request.share_weight)
         if isinstance(request, ImageToImageReq):
-            return OneShotWork(request.request_id, _image_inputs(request))
+            return OneShotWork(request.request_id, _image_inputs(request), request.share, request.share_weight)
         raise UnsupportedError(f"This model does not answer a {type(request).__name__}.", param="model")
 
     def accept(self, work: Work) -> None:
         """See ModelServer."""
         assert isinstance(work, OneShotWork)
-        self._waiting[work.request_id] = work
+        self._waiting.add(work)
 
     def cancel(self, request_id: str) -> None:
         """See ModelServer."""
-        self._waiting.pop(request_id, None)
+        if not self._waiting.remove(request_id):
+            self._alone.pop(request_id, None)
 
     def due_in_s(self) -> float | None:
         """See ModelServer."""
+        if self._alone or len(self._waiting) >= self.max_batch_size:
+            return 0
         if not self._waiting:
             return None
-        first = next(iter(self._waiting.values()))
-        if first.alone or len(self._waiting) >= self.max_batch_size:
-            return 0
-        return max(0.0, first.arrived_s + self.max_wait_ms / 1000 - time.monotonic())
+        return max(0.0, self._waiting.arrived_s + self.max_wait_ms / 1000 - time.monotonic())
 
     def step(self) -> Iterable[WorkReply]:
         """See ModelServer. Calls `forward` once: what it takes is what the gateways see as the age of the step."""
@@ -109,27 +97,22 @@ class OneShotModelServer(ModelServer):
         except Exception as error:
             if len(batch) == 1:
                 return [failure(batch[0].request_id, error, _FAILED)]
-            self._put_back(batch)  # one input may have spoilt it for all
+            self._alone.update((work.request_id, work) for work in batch)  # one input may have spoilt it for all
             return []
         return [_output(work.request_id, output) for work, output in zip(batch, outputs, strict=True)]
 
     def current_load(self) -> Load:
         """See ModelServer."""
-        return Load(waiting=len(self._waiting))
+        return Load(waiting=len(self._waiting) + len(self._alone))
 
     def device_and_dtype(self) -> tuple[str, str]:
         """See ModelServer. `auto` stays as it is where `load` has not asked for `device`."""
         return str(self.__dict__.get("device", self.model_device)), ""
 
     def _next_batch(self) -> list[OneShotWork]:
-        first = next(iter(self._waiting.values()))
-        size = 1 if first.alone else min(self.max_batch_size, len(self._waiting))
-        return [self._waiting.popitem(last=False)[1] for _ in range(size)]
-
-    def _put_back(self, batch: list[OneShotWork]) -> None:
-        for work in reversed(batch):
-            self._waiting[work.request_id] = replace(work, alone=True)
-            self._waiting.move_to_end(work.request_id, last=False)
+        if self._alone:
+            return [self._alone.popitem(last=False)[1]]
+        return [self._waiting.pop() for _ in range(min(self.max_batch_size, len(self._waiting)))]
 
 
 def _image_inputs(request: ImageToImageReq) -> dict[str, Any]:

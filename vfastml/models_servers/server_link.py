@@ -32,6 +32,7 @@ from vfastml.engine.dispatch_replies import (
 from vfastml.engine.dispatch_requests import (
     CancelByHandleReq,
     CancelReq,
+    ComputedReq,
     DetokenizeReq,
     Join,
     TextGenerationReq,
@@ -397,4 +398,4 @@ class ServerLink:
 
 
 def _share_of(request: WorkReq) -> str:
-    return request.share if isinstance(request, TextGenerationReq) else ""
+    return request.share if isinstance(request, ComputedReq) else ""

@@ -26,7 +26,7 @@ def test_a_live_one() -> None:
     assert told("engine_up", LIVE) == 1
     assert told("engine_steps_total", LIVE) == 9
     assert told("kv_cache_usage_perc", LIVE) == 0.25
-    assert told("engine_info", LIVE, device="cpu", dtype="bfloat16", decoder="hf") == 1
+    assert told("engine_info", LIVE, device="cpu", dtype="bfloat16", decoder="hf", version="1.2.3") == 1
 
 
 @pytest.mark.parametrize(

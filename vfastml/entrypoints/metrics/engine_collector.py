@@ -52,7 +52,7 @@ def _state_families(views: Sequence[ServerView]) -> Iterable[Metric]:
     up = _gauge("engine_up", "1 if the model server can take requests, else 0.")
     state = _gauge("engine_state", "1 for the state that the model server is in, else 0.", "state")
     age = _gauge("engine_step_age_seconds", "Since the last sign of life of a model that has work to do.")
-    info = _gauge("engine_info", "1, for what is known of the model server.", "device", "dtype", "decoder")
+    info = _gauge("engine_info", "1, for what is known of the model server.", "device", "dtype", "decoder", "version")
     for view in views:
         labels = _labels(view)
         up.add_metric(labels, view.state is ServerState.LIVE)
@@ -60,7 +60,7 @@ def _state_families(views: Sequence[ServerView]) -> Iterable[Metric]:
             state.add_metric([*labels, each.value], view.state is each)
         age.add_metric(labels, view.step_age_s)
         if view.models:
-            info.add_metric([*labels, view.device, view.dtype, view.decoder], 1)
+            info.add_metric([*labels, view.device, view.dtype, view.decoder, view.version], 1)
     return up, state, age, info
 
 
