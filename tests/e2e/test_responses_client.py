@@ -114,8 +114,9 @@ def test_a_conversation_goes_on(builtin_service: Service) -> None:
 
 def test_functions_are_called_and_told_what_came_of_it(builtin_service: Service) -> None:
     client = builtin_service.openai()
-    first = ask(builtin_service, input="How is the weather in Paris?", tools=[WEATHER], tool_choice="required")
-    call = first.output[-1]
+    tools: dict[str, Any] = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+    first = ask(builtin_service, input="How is the weather in Paris?", **tools)
+    [call] = first.output
     assert (call.type, call.name) == ("function_call", "get_weather")
     assert isinstance(json.loads(call.arguments)["city"], str)
     output: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -39,6 +40,12 @@ def _ask_all(gateway: Running) -> None:
         client.get("/none%0d%0aERROR%20forged%e2%80%a8%1b[2J")
         client.get("/v1/models", headers={"authorization": "Bearer header-canary"})
         client.get("/livez")
+
+
+async def ended(gateway: Running) -> None:
+    """The line of a request is written after its client has the answer."""
+    gateway.signal()
+    assert await asyncio.to_thread(gateway.exit_code) == 0
 
 
 def access_lines(lines: list[str]) -> list[dict[str, Any]]:
@@ -96,7 +103,7 @@ async def test_tokens_and_ids_of_what_was_dispatched(start_fake_gateway: Any) ->
     async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S) as client:
         answer = await client.post("/v1/completions", json={"prompt": "one two three"})
         await client.get("/v1/models")
-    gateway.process.kill()
+    await ended(gateway)
     first, second = access_lines(gateway.stderr().splitlines())[-2:]
     [request] = server.requests
     assert first["dispatched"] == [request.request_id]
@@ -110,7 +117,7 @@ async def test_the_trace_of_a_client_is_in_its_lines(start_fake_gateway: Any) ->
     gateway, _ = await start_fake_gateway("--log-format", "json", "--access-log", "all", "--trace-file", "/dev/null")
     async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE_S, headers=HEADERS) as client:
         await client.post("/v1/completions", json={"prompt": "one"})
-    gateway.process.kill()
+    await ended(gateway)
     assert access_lines(gateway.stderr().splitlines())[-1]["trace_id"] == "ab" * 16
 
 
