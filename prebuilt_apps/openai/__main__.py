@@ -50,7 +50,9 @@ def _settle(parser: FlagParser, options: argparse.Namespace) -> None:
     """Adds the model server to those of the gateway, and checks what else would let a process fail at its start."""
     own = _own_endpoint(parser, options)
     options.model_server = list(dict.fromkeys([*(options.model_server or ()), own]))
-    config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog).GatewayConfig
+    # The processes would find out by themselves that they cannot start, one after the other.
+    needs = ("starlette",)
+    config = import_part("vfastml.entrypoints.gateway_config", extra="api", prog=parser.prog, needs=needs).GatewayConfig
     try:
         settings = config(**api_server.settings_of(options))
         api_server.check_traces(settings, parser.prog)
