@@ -146,9 +146,11 @@ async def test_a_request_that_others_refused_is_a_failure_without_a_server() -> 
 
 async def test_other_work_is_counted_and_questions_are_not() -> None:
     work = Measured(OneShotReq(request_id="r"))
+    work.now_s += 2.0
     work.task.finish(Output("r", 1))
     assert work.value("request_success_total", finished_reason="output") == 1
-    assert work.value("e2e_request_latency_seconds_count") is None
+    assert work.value("e2e_request_latency_seconds_sum") == 2.0
+    assert work.value("time_to_first_token_seconds_count") is None
     question = Measured(TokenizeReq(request_id="r", prompt="p"))
     question.task.finish(Tokenized("r", [1], 512))
     assert question.value("request_success_total", finished_reason="output") is None

@@ -101,6 +101,8 @@ class RequestMetrics(SilentObserver):
             self._successes.inc(*labels, watched.finish_reason)
         if isinstance(observed.request, TextGenerationReq):
             self._on_text_ended(observed, watched)
+        elif observed.error is None:
+            self._texts.observe_other(*labels, self._clock() - observed.dispatched_s)
         return None
 
     def _series(self, observed: ObservedRequest, watched: _Watched) -> TextSeries:

@@ -91,3 +91,7 @@ class TextFamilies:
             tally = TokenTally(self._intervals.labels(model, engine), self._tokens.labels(model, engine), _TOKEN_S)
             found = self._series[model, engine] = TextSeries(tally, **children)  # type: ignore[arg-type]
         return found
+
+    def observe_other(self, model: str, engine: str, e2e_s: float) -> None:
+        """A request that asked for no text has been answered: nothing else of it is measured."""
+        self._families["e2e_latency"].labels(model, engine).observe(e2e_s)  # type: ignore[union-attr]
