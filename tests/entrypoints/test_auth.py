@@ -20,6 +20,7 @@ from vfastml.engine.dispatch_task import DispatchTask
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.api_server import Gateway
 from vfastml.entrypoints.auth import FREE_PATHS
+from vfastml.entrypoints.bodies import SMALL_BODY_BYTES
 from vfastml.entrypoints.gateway_config import GatewayConfig
 
 KEYS = ("first-key", "second-kéy")
@@ -172,3 +173,13 @@ async def test_web_sockets_are_closed(gateway: Gateway) -> None:
 
     await gateway.build()({"type": "websocket", "path": "/mine", "headers": [], "query_string": b""}, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.rule("S4")
+@pytest.mark.parametrize(("method", "path"), [("GET", "/livez"), ("OPTIONS", "/v1/completions")])
+async def test_without_a_key_only_small_bodies_are_read(engine: FakeDispatchEngine, method: str, path: str) -> None:
+    async with client_of(Gateway(GatewayConfig(api_keys=("k",)), engine)) as client:
+        small = await client.request(method, path, content=bytes(SMALL_BODY_BYTES))
+        large = await client.request(method, path, content=bytes(SMALL_BODY_BYTES + 1))
+    assert small.status_code in (200, 405)
+    assert large.status_code == 413

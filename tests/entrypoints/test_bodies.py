@@ -84,14 +84,14 @@ async def test_half_sent_large_bodies_have_a_bound_together_and_small_ones_a_pla
 async def test_the_large_bodies_of_one_key_leave_room_for_others() -> None:
     reader = BodyReader(1 << 20, max_bytes_on_the_way=4 * (len(LARGE) - 65536))
     with working_for(Tenant("ann", b"1")):
-        for _ in range(3):
-            await started(reader, LARGE)
+        waiting = [await started(reader, LARGE) for _ in range(3)]
         _, refused = await started(reader, LARGE)
         with pytest.raises(RateLimitError, match="large"):
             await refused
         client, small = await started(reader, b"small")
         client.send(b"", more_body=False)
         assert await small == b"small"
+        assert len(waiting) == 3
     with working_for(Tenant("bob", b"2")):
         client, reading = await started(reader, LARGE)
         client.send(b"", more_body=False)

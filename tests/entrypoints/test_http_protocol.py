@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 
@@ -213,3 +214,29 @@ def test_too_many_connections_are_told_so(serve: Serve, engine: FakeDispatchEngi
     assert refused.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"retry-after: 1\r\n" in refused
     eventually(lambda: httpx.get(f"{live.url}/livez").status_code == 200)
+
+
+@pytest.mark.rule("S4")
+def test_only_so_many_requests_of_a_connection_wait(live: LiveGateway) -> None:
+    with connect(live) as connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 5000)
+        assert read_all(connection).count(b"HTTP/1.1 200") < 5000
+
+
+def test_some_requests_may_wait(live: LiveGateway) -> None:
+    with connect(live) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n" * http_protocol.MAX_PIPELINED)
+        received = b""
+        while received.count(b"HTTP/1.1 200") < http_protocol.MAX_PIPELINED:
+            piece = connection.recv(65536)
+            assert piece
+            received += piece
+
+
+def test_a_body_that_came_too_slowly_is_in_the_access_log(
+    impatient: LiveGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "vfastml.entrypoints.access_log"), connect(impatient) as connection:
+        connection.sendall(post(100) + b'{"prompt"')
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+        eventually(lambda: "POST /v1/completions 408 in" in caplog.text)

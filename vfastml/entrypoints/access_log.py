@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vfastml.engine.request_handles import REQUEST_NAME
 from vfastml.engine.request_id import gen_request_id
 from vfastml.entrypoints.auth import is_probe, tenant_of
+from vfastml.entrypoints.http_errors import SERVER_STATUS
 from vfastml.entrypoints.limits import REQUEST_ID
 from vfastml.entrypoints.request_notes import NOTES, RequestNotes, route_template
 from vfastml.entrypoints.root_path import route_path
@@ -57,6 +58,7 @@ class AccessLogMiddleware:
         try:
             await self.app(scope, receive, marked_send)
         finally:
+            status = scope.get(SERVER_STATUS, status)
             self._log(scope, status, time.monotonic() - started_at, notes)
             REQUEST_NAME.reset(before[0])
             NOTES.reset(before[1])

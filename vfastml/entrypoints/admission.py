@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vfastml.engine.queue_room import leaves_room
 from vfastml.engine.tenant import TENANT, Tenant
-from vfastml.entrypoints.auth import is_probe
+from vfastml.entrypoints.auth import needs_no_key
 from vfastml.entrypoints.cancel import is_cancel
 from vfastml.entrypoints.keys.key_limits import KeyLimits
 from vfastml.errors import RateLimitError
@@ -19,13 +19,14 @@ MAX_CANCELS = 256
 MAX_CANCELS_PER_KEY = 32
 """Cancels under way: a few milliseconds each, or seconds when a model server is silent."""
 
+_USE_NO_TOKENS = frozenset({"GET", "HEAD", "DELETE"})
 _RETRY_AFTER_S = 1.0
 
 
 class AdmissionMiddleware:
-    """Counts open requests, from their headers to the end of their answers, and holds keys to their rates; probes
-    aside. Cancels have places of their own and no rate: they are needed most when all else is used up. It sits where
-    the caller's key is known and the body is not read yet: a refused request costs no more than its headers.
+    """Counts open requests, from their headers to the end of their answers, and holds keys to their rates; what needs
+    no key aside. Cancels have places of their own and no rate: they are needed most when all else is used up. It sits
+    where the caller's key is known and the body is not read yet: a refused request costs no more than its headers.
 
     Raises RateLimitError.
     """
@@ -37,7 +38,7 @@ class AdmissionMiddleware:
         self._cancels = _Places("cancels", MAX_CANCELS, lambda _: MAX_CANCELS_PER_KEY, are_shared=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_probe(scope):
+        if scope["type"] != "http" or needs_no_key(scope):
             await self.app(scope, receive, send)
             return
         tenant = TENANT.get()
@@ -47,7 +48,7 @@ class AdmissionMiddleware:
             return
         with self._requests.one(tenant):
             if tenant is not None:
-                self._limits.let_in(tenant, uses_tokens=scope["method"] == "POST")
+                self._limits.let_in(tenant, uses_tokens=scope["method"] not in _USE_NO_TOKENS)
             await self.app(scope, receive, send)
 
 
@@ -77,8 +78,10 @@ class _Places:
             raise RateLimitError(
                 f"This API key has as many {self._what} open as leave room for others.", retry_after_s=_RETRY_AFTER_S
             )
-        if key is not None and 0 < self._most_of(key) <= self._open_of[key]:
-            raise RateLimitError(f"This API key has as many {self._what} open as it may.", retry_after_s=_RETRY_AFTER_S)
+        if key is not None and 0 < (most := self._most_of(key)) <= self._open_of[key]:
+            raise RateLimitError(
+                f"This API key has as many {self._what} open as it may: {most}.", retry_after_s=_RETRY_AFTER_S
+            )
 
     def _count(self, key: Tenant | None, change: int) -> None:
         self._open += change

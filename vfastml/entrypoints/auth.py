@@ -48,7 +48,7 @@ class AuthMiddleware:
             # Nothing of ours speaks WebSocket, so no key opens one.
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] != "http" or self.keys.is_open or _is_free(scope):
+        if scope["type"] != "http" or self.keys.is_open or needs_no_key(scope):
             await self.app(scope, receive, send)
             return
         scope[_TENANT] = tenant = self._tenant(scope)
@@ -66,7 +66,8 @@ class AuthMiddleware:
         raise AuthenticationError("The API key is not valid." if offered else "An API key is required.")
 
 
-def _is_free(scope: Scope) -> bool:
+def needs_no_key(scope: Scope) -> bool:
+    """Probes and CORS preflight."""
     return is_probe(scope) or scope["method"] == "OPTIONS"
 
 

@@ -12,7 +12,7 @@ from vfastml.errors import InternalServerTooBusyError, RateLimitError, RequestTo
 
 BYTES_ON_THE_WAY = 256 << 20
 """Of incomplete bodies together, beyond the small beginning that each may have."""
-_SMALL_BYTES = 64 << 10
+SMALL_BODY_BYTES = 64 << 10
 _RETRY_AFTER_S = 5.0
 
 
@@ -45,7 +45,7 @@ class BodyReader:
                     raise self._too_large()
                 if not message.get("more_body", False):
                     return bytes(body)
-                counted += self._make_room(tenant, max(0, len(body) - _SMALL_BYTES) - counted)
+                counted += self._make_room(tenant, max(0, len(body) - SMALL_BODY_BYTES) - counted)
             return None
         finally:
             self._count(tenant, -counted)

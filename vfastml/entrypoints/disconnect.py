@@ -6,25 +6,30 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vfastml.entrypoints.bodies import BodyReader
+from vfastml.entrypoints.auth import needs_no_key
+from vfastml.entrypoints.bodies import SMALL_BODY_BYTES, BodyReader
 
 
 class DisconnectMiddleware:
     """Reads the body, hands it to the app in a task of its own, and from then on listens for the client going away:
     only one reader can wait on `receive`, and a route that awaits a model does not.
 
-    Raises RequestTooLargeError for a body over `max_body_bytes`, and what else BodyReader raises.
+    Raises RequestTooLargeError for a body over `max_body_bytes`, or one that is not small where no key is needed, and
+    what else BodyReader raises.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
         self._bodies = BodyReader(max_body_bytes)
+        self._small_bodies = BodyReader(min(max_body_bytes, SMALL_BODY_BYTES))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = await self._bodies.read(scope, receive)
+        # Nobody without a key takes room from those with one.
+        bodies = self._small_bodies if needs_no_key(scope) else self._bodies
+        body = await bodies.read(scope, receive)
         if body is not None:
             await _Exchange(body, receive, send).run(self.app, scope)
 

@@ -37,6 +37,8 @@ from vfastml.errors import (
 
 logger = logging.getLogger(__name__)
 
+SERVER_STATUS = "vfastml.server_status"
+"""Where a request's scope has the status of an answer that the HTTP server gave in the app's place."""
 ERROR_CODE = "vfastml.error_code"
 """Where the scope of a request has the code of the error that it was answered with. Not the error: its traceback has
 the scope and the body, and such a circle of many MB waits for the garbage collector."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from vfastml.entrypoints.http_errors import error_body
+from vfastml.entrypoints.http_errors import SERVER_STATUS, error_body
 from vfastml.entrypoints.limits import BODY_TIMEOUT_S
 from vfastml.errors import (
     InternalServerTooBusyError,
@@ -27,6 +27,8 @@ from vfastml.errors import (
 MAX_HEAD_BYTES = 64 << 10
 """Request line and headers; also what comes within a body and is none of it: sizes of chunks, trailers."""
 MAX_HEADERS = 256
+MAX_PIPELINED = 64
+"""Requests of one connection that wait for the answer to an earlier one: they hold memory before a key is asked for."""
 HEAD_TIMEOUT_S = 20.0
 """For a head to arrive, and for a new connection to send its first one."""
 MIN_BODY_BYTES_PER_S = 1000
@@ -148,6 +150,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_is_large = len(self.headers) > MAX_HEADERS or num_bytes > MAX_HEAD_BYTES
         if self._head_is_large:
             raise ValueError("the head is too large")  # which ends the parser, and comes to send_400_response
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests wait")
         self._in_head = False
         self._stop_head_timer()
         super().on_headers_complete()
@@ -177,10 +181,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _end(self, last_words: _Refusal | None = None) -> None:
         """Ends the connection."""
         if last_words is not None:
-            self.bounds.on_refused(last_words.status)
+            self._note(last_words.status)
             self.transport.write(last_words.answer)
         self._tell_handlers()
         self.transport.close()
+
+    def _note(self, status: int) -> None:
+        """Of an answer that no app gave: where a request's app runs, that counts it, and else nobody would."""
+        if self._open_cycles():
+            self.cycle.scope[SERVER_STATUS] = status  # type: ignore[literal-required]
+        else:
+            self.bounds.on_refused(status)
 
     def _tell_handlers(self) -> None:
         """Nobody listens any more: they end, or they would write to what is closed."""

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.access_log import CLIENT_CLOSED_REQUEST
-from vfastml.entrypoints.http_errors import ERROR_CODE
+from vfastml.entrypoints.http_errors import ERROR_CODE, SERVER_STATUS
 from vfastml.entrypoints.metrics.labelled_counter import LabelledCounter
 from vfastml.entrypoints.request_notes import METHODS
 from vfastml.entrypoints.root_path import route_path
@@ -105,6 +105,7 @@ class MetricsMiddleware:
             await self.app(scope, receive, watched_send)
         finally:
             method = scope["method"] if scope["method"] in METHODS else _OTHER
+            status = scope.get(SERVER_STATUS, status)
             self._metrics.on_ended(self._route(scope), method, status, scope.get(ERROR_CODE))
 
     @cached_property

@@ -20,6 +20,7 @@ from opentelemetry.trace import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vfastml.entrypoints.auth import is_probe
+from vfastml.entrypoints.http_errors import SERVER_STATUS
 from vfastml.entrypoints.request_notes import METHODS, NOTES, route_template
 from vfastml.entrypoints.tracing.caller import Caller, caller_of
 from vfastml.entrypoints.tracing.request_trace import TRACE, RequestTrace, TraceClock
@@ -66,6 +67,7 @@ class TracingMiddleware:
             raise
         finally:
             TRACE.reset(before)
+            answer.note(scope.get(SERVER_STATUS))
             if caller is None or answer.status != _NO_KEY or random.random() < self._share:
                 _end(trace, scope, answer)
 
@@ -95,6 +97,11 @@ class _WatchedAnswer:
         elif message["type"] == "http.response.body":
             self.is_whole = not message.get("more_body", False)
         await self._send(message)
+
+    def note(self, status: int | None) -> None:
+        """Of an answer that the HTTP server has given, if it has."""
+        if status is not None:
+            self.status, self.is_whole = status, True
 
     @property
     def error(self) -> str | None:
