@@ -9,7 +9,7 @@ import pytest
 
 from tests.engine.fake_server import FakeServer, first_word, silent, until
 from vfastml.engine.dispatch_engine import DispatchEngine
-from vfastml.engine.dispatch_replies import Status
+from vfastml.engine.dispatch_replies import Delta, Status, StepReply
 from vfastml.engine.dispatch_requests import TextGenerationReq
 from vfastml.engine.server_table import ServerState
 
@@ -192,3 +192,18 @@ async def test_killed_or_frozen_process_is_noticed(start_engine, process, how):
         process.send_signal(signal.SIGCONT)
         await all_live(engine)
         assert (await anext(aiter(engine.dispatch(text("again"))))).text == "one "
+
+
+async def test_a_request_that_is_only_counted_moves(start_server, start_engine):
+    def count(server, request):
+        server.accept(request.request_id, 2)
+        server.reply(StepReply([Delta(request.request_id, num_tokens=32)]), to=request.request_id)
+
+    lost, other = start_server(answer=count), start_server()
+    engine = await start_engine(lost, other)
+    await all_live(engine)
+    tasks = [engine.dispatch(text(f"r{i}", stream=False)) for i in range(2)]
+    await until(lambda: max(task.num_generated_tokens for task in tasks) == 32)
+    await lost.stop()
+    results = [(await asyncio.wait_for(task.get_result(), 2)).result for task in tasks]
+    assert [(len(result.choices), result.choices[0].text) for result in results] == [(1, "one two ")] * 2

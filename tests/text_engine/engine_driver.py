@@ -27,6 +27,8 @@ class Answer:
     scores: dict[int, list[float]] = field(default_factory=dict)
     reasons: dict[int, tuple[str | None, str | None]] = field(default_factory=dict)
     num_deltas: int = 0
+    num_counts: int = 0
+    """Deltas that only say how many tokens there are."""
     end: Finished | Failed | None = None
 
 
@@ -87,7 +89,8 @@ class EngineDriver:
 
     def _take_delta(self, answer: Answer, delta: Delta) -> None:
         assert delta.index not in answer.reasons, "a delta after the last one"
-        answer.num_deltas += 1
+        answer.num_deltas += not delta.only_counts
+        answer.num_counts += delta.only_counts
         answer.texts[delta.index] = answer.texts.get(delta.index, "") + delta.text
         answer.tokens.setdefault(delta.index, []).extend(delta.token_ids or [])
         if delta.scores is not None:

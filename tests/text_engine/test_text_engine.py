@@ -522,3 +522,12 @@ def test_seeded_choices_are_the_same_alone_and_under_load(tiny_models: dict[str,
     other_seed = driver.add(prompt, SamplingParams(seed=43, temperature=1.0, max_tokens=30, ignore_eos=True))
     driver.run()
     assert driver.tokens(other_seed) != driver.tokens(alone)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_is_not_streamed_is_counted_now_and_then(n: int) -> None:
+    sampling = SamplingParams(max_tokens=70, ignore_eos=True)
+    streamed = answer_to(scripted(wandering), sampling, n=n)
+    counted = answer_to(scripted(wandering), sampling, n=n, stream=False)
+    assert (counted.num_counts, counted.num_deltas) == (2 * n, n), "after 32 tokens, after 64, and the whole"
+    assert (counted.texts, counted.tokens, counted.reasons) == (streamed.texts, streamed.tokens, streamed.reasons)

@@ -205,6 +205,12 @@ class Delta(msgspec.Struct, array_like=True, frozen=True, gc=False):
     num_tokens: int = 0
     """Generated ones that this delta is made of, those without text too."""
 
+    @property
+    def only_counts(self) -> bool:
+        """It has nothing of the answer: of a request that does not stream, and goes on."""
+        has_text = self.text or self.finish_reason or self.reasoning or self.tool_calls
+        return not (has_text or self.token_ids or self.scores or self.logprobs or self.prompt_logprobs)
+
 
 class Finished(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     """Terminal: every choice has ended."""

@@ -130,7 +130,8 @@ class GatheredReplies:
         if isinstance(reply, Accepted):
             self.accepted = reply
         elif isinstance(reply, Delta):
-            self.deltas.append(reply)
+            if not reply.only_counts:
+                self.deltas.append(reply)
         else:
             self.answer = reply
 

@@ -141,6 +141,8 @@ class DispatchTask:
         self.num_generated_tokens += delta.num_tokens
         for observer in self._observers:
             undisturbed(observer.on_delta, self, delta)
+        if delta.only_counts:
+            return
         self._deltas.append(delta)
         if len(self._deltas) > self._merge_beyond:
             self._deltas = merged_by_choice(self._deltas)

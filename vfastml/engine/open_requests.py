@@ -137,7 +137,8 @@ class OpenRequests:
     def on_deltas(self, endpoint: str, deltas: Iterable[Delta]) -> None:
         for delta in deltas:
             if (place := self._place_at(endpoint, delta.request_id)) is not None:
-                place.frame = None
+                if not delta.only_counts:
+                    place.frame = None
                 place.task.add_delta(delta)
 
     def on_terminal(self, endpoint: str, terminal: Terminal) -> None:
@@ -211,7 +212,7 @@ class OpenRequests:
         self._call_later(place, self._hold_s, self._on_held_too_long)
 
     def _move(self, place: _Place, without: Collection[str] = ()) -> bool:
-        """Whether another server has it now: only before the first delta, and only once."""
+        """Whether another server has it now: only before anything of the answer has come, and only once."""
         if place.frame is None:
             return False
         with suppress(VFastMLError):

@@ -62,7 +62,7 @@ class Choice:
             return self._end("stop", "repetition")
         if len(self.sequence.tokens) >= self._max_length:
             return self._end("length")
-        return self._pending.news() if self._streams else None
+        return self._pending.news() if self._streams else self._pending.count()
 
     def end_empty(self) -> Delta:
         """The only delta of a choice that gets no token."""

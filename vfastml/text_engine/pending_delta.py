@@ -9,6 +9,9 @@ from vfastml.text_engine.output_parsers.output_parser import Parsed
 from vfastml.text_engine.sampling import SampledToken
 from vfastml.text_engine.sequence import Sequence
 
+_COUNT_EVERY = 32
+"""Tokens that are told of a text that is not streamed."""
+
 
 class PendingDelta:
     """Collects text, and what else the request wants to know, until it is sent."""
@@ -65,6 +68,16 @@ class PendingDelta:
         if self._texts or self._token_ids or self._scores or self._logprobs:
             return self.send()
         return self.send() if self._reasoning or self._tool_calls or self._owes_prompt else None
+
+    def count(self) -> Delta | None:
+        """For who does not stream: now and then how many tokens there are, so that it is known what they have cost,
+        whatever comes of the rest."""
+        length = len(self._tokens)
+        num_tokens = length - self._num_told
+        if num_tokens < _COUNT_EVERY:
+            return None
+        self._num_told = length
+        return Delta(self._request_id, self._index, num_tokens=num_tokens)
 
     def send(self, finish_reason: str | None = None, stop_reason: str | int | None = None, /) -> Delta:
         """All of it, which is not pending any more."""

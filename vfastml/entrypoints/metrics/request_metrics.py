@@ -69,6 +69,9 @@ class RequestMetrics(SilentObserver):
 
     def on_accepted(self, observed: ObservedRequest) -> None:
         self._held.note()
+        if (watched := self._open.get(observed)) is not None:  # a request that moved begins again
+            watched.series, watched.num_counted = None, 0
+            watched.last_s.clear()
 
     def on_delta(self, observed: ObservedRequest, delta: Delta) -> None:
         watched = self._open.get(observed)
@@ -131,7 +134,9 @@ class _KeyMetrics:
         def counter(name: str, says: str) -> LabelledCounter:
             return LabelledCounter(f"key_{name}", says, ("key",), registry)
 
-        self._requests = counter("requests", "Text requests of this API key that have ended, failed ones too.")
+        self._requests = counter(
+            "requests", "Text requests of this API key that have ended; failed ones and those of no quota or model too."
+        )
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of this API key's accepted requests.")
         self._generation_tokens = counter("generation_tokens", "Tokens generated for this API key's requests.")
 
