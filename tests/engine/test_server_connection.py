@@ -188,3 +188,15 @@ async def test_reopening_goes_on_after_a_failure(connect, start_server, monkeypa
     await server.stop()
     start_server(port=server.port)
     await until(lambda: listener.told == ["connected", "disconnected", "connected"])
+
+
+async def test_what_answers_like_a_web_server_is_no_server_that_is_gone(connect):
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    web = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with web:
+        _, listener = connect(f"tcp://127.0.0.1:{web.sockets[0].getsockname()[1]}")
+        await until(lambda: listener.told.count("refused") >= 2)
+    assert set(listener.told) == {"refused"}

@@ -54,11 +54,11 @@ def test_a_folder_that_cannot_be_read_for_a_moment_is_read_again(keys: Path, mon
     server, ann = ServerKeys(keys / "server-main"), public(keys, "ann")
     (keys / "server-main" / "gateway-ann.key").unlink()
 
-    def no_descriptor_left(self: Path, pattern: str) -> list[Path]:
+    def no_descriptor_left(folder: Path) -> list[str]:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "glob", no_descriptor_left)
+        patched.setattr(os, "listdir", no_descriptor_left)
         server.refresh()
         assert server.name_of(ann) == "ann"
         assert server.unreadable == ("server-main",)

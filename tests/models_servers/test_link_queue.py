@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+import zmq
 
+from tests.e2e.service import wait_until
 from tests.models_servers.raw_gateway import PATIENCE_S, RawGateway
 from vfastml.engine import wire
 from vfastml.engine.dispatch_replies import (
@@ -21,6 +23,7 @@ from vfastml.engine.dispatch_replies import (
     Tokenized,
 )
 from vfastml.engine.dispatch_requests import CancelReq, OneShotReq, TextGenerationReq, TokenizeReq, WorkReq
+from vfastml.models_servers import gateways
 from vfastml.models_servers.admission import Admission
 from vfastml.models_servers.server_link import ServerLink
 
@@ -151,3 +154,17 @@ def test_tokens_and_choices_count(gateway: RawGateway) -> None:
 
 def test_work_without_tokens_is_bounded_by_number(gateway: RawGateway) -> None:
     assert [taken(gateway, OneShotReq(request_id=request_id)) for request_id in "abcde"] == [True] * 4 + [False]
+
+
+def test_who_asks_and_never_reads_is_let_go(
+    link: ServerLink, gateway: RawGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gateways, "_MAX_UNSENT", 10)
+    monkeypatch.setattr(link._gateways, "_send", _is_full)
+    for number in range(12):
+        gateway.send(TokenizeReq(request_id=str(number), prompt="x"))
+    wait_until(lambda: "has not taken anything" in caplog.text, PATIENCE_S, "it is let go")
+
+
+def _is_full(identity: bytes, frame: bytes) -> None:
+    raise zmq.Again

@@ -58,3 +58,15 @@ def test_the_oldest_is_looked_for_in_all_shares() -> None:
     assert line.arrived_s == 3.0
     line.remove("r2")
     assert line.arrived_s == 5.0
+
+
+def test_one_by_one_is_no_way_to_more_than_ones_part() -> None:
+    line = line_of(*"b" * 60, b=10.0)
+    had: Counter[str] = Counter()
+    line.add(OneShotWork("a 0", None, "a"))
+    for turn in range(44):
+        share = line.pop().share
+        had[share] += 1
+        if share == "a":
+            line.add(OneShotWork(f"a {turn + 1}", None, "a"))
+    assert had == {"a": 4, "b": 40}

@@ -21,8 +21,8 @@ _log = logging.getLogger(__name__)
 
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILURES
 # libzmq shows each end of an established session (closed, killed, missed heartbeats) as DISCONNECTED, and that of a
-# handshake too, behind its failure; attempts that fail before the handshake show as other events, and it goes on trying
-# by itself. After some failures of handshakes it does not.
+# handshake too, behind its failure, or without one where what came is no handshake at all. Attempts that fail before
+# the handshake show as other events, and it goes on trying by itself. After some failures of handshakes it does not.
 
 _FRAMES_PER_TURN = 256
 """Frames read before other work of the event loop gets its turn."""
@@ -166,8 +166,10 @@ class ServerConnection:
                 self._connected = True
                 self._stop_giving_up()
                 self._tell(self._listener.on_connected, self.endpoint)
-            elif event == zmq.EVENT_DISCONNECTED:
+            elif event == zmq.EVENT_DISCONNECTED and self._connected:
                 self._on_disconnected()
+            elif event == zmq.EVENT_DISCONNECTED:
+                self._on_refused(HandshakeFailure.NO_PEER)
             else:
                 self._on_refused(failure_of(event, value))
 

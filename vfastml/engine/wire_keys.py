@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -108,7 +110,11 @@ class ServerKeys:
         return names
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(gateway_file("*")))
+        """Raises OSError for a folder that cannot be read; one that is gone has none."""
+        pattern = gateway_file("*")
+        with suppress(FileNotFoundError):
+            return sorted(self._folder / name for name in os.listdir(self._folder) if fnmatchcase(name, pattern))
+        return []
 
     def _state(self) -> tuple[object, ...]:
         """Differs when a file has come, gone or changed. Kubernetes changes what all of them are links to."""

@@ -17,6 +17,10 @@ from vfastml.models_servers.unsent_replies import Immediate, Unsent, WorkReply, 
 logger = logging.getLogger(__name__)
 
 
+_MAX_UNSENT = 10_000
+"""Answers that wait for room. A gateway that asks on and does not read them is as good as lost."""
+
+
 class Gateways:
     """Belongs to the I/O thread, but for `num_open` and `all_told`.
 
@@ -123,7 +127,11 @@ class Gateways:
 
     def add(self, identity: bytes, reply: Immediate | Failed) -> None:
         """For that gateway, behind what it has not been told yet."""
-        self._unsent[identity].add(sendable(reply))
+        unsent = self._unsent[identity]
+        unsent.add(sendable(reply))
+        if len(unsent.messages) + len(unsent.ended) > _MAX_UNSENT:
+            logger.error("a gateway has not taken anything for too long: its session is ended")
+            self.expel(identity)
 
     def route(self, reply: WorkReply) -> None:
         """For the gateway that has the request open, if one still has."""

@@ -9,6 +9,9 @@ from typing import Any
 
 from vfastml.engine.dispatch_replies import Accepted
 
+_MOST_GONE = 1024
+"""Shares of which more is kept than what they have had too much."""
+
 
 @dataclass(frozen=True, slots=True)
 class OneShotWork:
@@ -34,11 +37,14 @@ class _Share:
 
 class ShareLine:
     """Between shares the one goes first that has had the fewest inputs for its weight, within one the oldest input. A
-    share that comes begins where the least of those stands that wait: that it was idle is no credit."""
+    share that comes begins where the least of those stands that wait: that it was idle is no credit. What it has had
+    more than they is not forgotten until nobody waits."""
 
     def __init__(self) -> None:
         self._shares: dict[str, _Share] = {}
         """Those of which something waits; who had as much as another goes first if he has waited longer."""
+        self._gone: dict[str, float] = {}
+        """What those had of which nothing waits now."""
         self._share_of: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -53,7 +59,7 @@ class ShareLine:
         """It waits from now on."""
         share = self._shares.get(work.share)
         if share is None:
-            share = self._shares[work.share] = _Share(min((one.had for one in self._shares.values()), default=0.0))
+            share = self._shares[work.share] = _Share(self._begin(work.share))
         share.waiting[work.request_id] = work
         self._share_of[work.request_id] = work.share
 
@@ -70,8 +76,18 @@ class ShareLine:
         name = self._share_of.pop(request_id, None)
         if name is None:
             return False
-        waiting = self._shares[name].waiting
-        del waiting[request_id]
-        if not waiting:
+        share = self._shares[name]
+        del share.waiting[request_id]
+        if not share.waiting:
             del self._shares[name]
+            self._gone[name] = share.had
         return True
+
+    def _begin(self, name: str) -> float:
+        if not self._shares:
+            self._gone.clear()
+            return 0.0
+        least = min(share.had for share in self._shares.values())
+        if len(self._gone) > _MOST_GONE:
+            self._gone = {gone: had for gone, had in self._gone.items() if had > least}
+        return max(least, self._gone.pop(name, 0.0))
