@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +19,14 @@ from vfastml.entrypoints.keys.key_report import key_report
 from vfastml.entrypoints.keys.key_ring import KeyRing
 from vfastml.entrypoints.keys.quota import Quota, check_ledger_for, quota_of_key
 from vfastml.entrypoints.ledger.choice import ledger_for
+from vfastml.entrypoints.ledger.errors import LedgerError
 from vfastml.entrypoints.ledger.key_id import key_id_of
 from vfastml.entrypoints.metrics.gateway_metrics import GatewayMetrics
 from vfastml.entrypoints.request_notes import TokenNotes
 from vfastml.entrypoints.tracing.choice import tracing_for
+from vfastml.utils.rare_warning import RareWarning
+
+_log = logging.getLogger(__name__)
 
 
 class Oversight:
@@ -43,6 +48,7 @@ class Oversight:
         self.metrics = GatewayMetrics(engine) if config.admin else None
         self.admin_hooks = AdminHooks(self.keys.is_admin, self._keys_and_use)
         self._watching: asyncio.Task[None] | None = None
+        self._unreadable = RareWarning(_log)
 
     @property
     def notes_requests(self) -> bool:
@@ -85,11 +91,19 @@ class Oversight:
         check_ledger_for(keys, self._config.ledger)
 
     async def _keys_and_use(self) -> Sequence[dict[str, Any]]:
-        used = {} if self.ledger is None else {one.key_id: one for one in await self.ledger.usage_of_keys()}
+        used = await self._used()
         reports = []
         for key in self.keys.all_keys():
             tenant = key.tenant()
-            of_key = used.get(key_id_of(tenant))
-            counts = None if of_key is None else of_key.counts()
-            reports.append(key_report(key, self.limits.levels(tenant), counts))
+            reports.append(key_report(key, self.limits.levels(tenant), used.get(key_id_of(tenant))))
         return reports
+
+    async def _used(self) -> dict[str, dict[str, int]]:
+        """Counts by key id."""
+        if self.ledger is None:
+            return {}
+        try:
+            return {one.key_id: one.counts() for one in await self.ledger.usage_of_keys()}
+        except LedgerError as error:  # what keys may do is known without it
+            self._unreadable.warn("Keys are shown without what they have used: the ledger cannot be read: %s.", error)
+            return {}

@@ -9,6 +9,7 @@ import inspect
 import logging
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,23 @@ def test_keys_are_compared_in_constant_time_and_all_of_them() -> None:
     assert ast.unparse(comparing.generators[0].iter) == "self._held.values()"
     assert ast.unparse(comparing.generators[0].ifs[0]) == "hmac.compare_digest(offered, held.tenant.secret)"
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Compare | ast.For | ast.While | ast.Dict)]
+
+
+def test_a_file_that_cannot_be_held_to_revokes_all_the_same(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def none_called_eve(keys: Sequence[ApiKey]) -> None:
+        if any(key.name == "eve" for key in keys):
+            raise ValueError("there is an eve")
+
+    ring = KeyRing((), str(file), none_called_eve)
+    write_keys(file, {"bob": {"weight": 5.0}, "eve": {}})
+    assert [tenant.name for tenant in ring.reload()] == ["ann"]
+    assert opened(ring, "ann", "bob", "eve") == [None, "bob", None]
+    assert [key.weight for key in ring.all_keys()] == [1.0]
+    assert f"In {file} there is an eve." in caplog.text
+
+
+def test_a_file_without_keys_is_told(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring = KeyRing((), str(file))
+    write_keys(file, {})
+    assert len(ring.reload()) == 2
+    assert "nobody gets in" in caplog.text

@@ -240,3 +240,15 @@ async def test_what_keys_have_used_by_now(path: Path) -> None:
         ("ann", key_id_of(ANN), 2, 18, 18),
         ("bob", key_id_of(BOB), 1, 9, 9),
     ]
+
+
+async def test_what_nobody_has_thought_of_does_not_end_the_writing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(path) as ledger:
+        with monkeypatch.context() as broken:
+            broken.setattr(Books, "write", lambda *_: 1 / 0)
+            task = finished(served(dispatched(ledger)))
+            await until(lambda: "ZeroDivisionError" in caplog.text, PATIENCE_S)
+        await until(task.ended, PATIENCE_S)
+        assert len(rows(path)) == 1

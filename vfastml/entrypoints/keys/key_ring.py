@@ -78,7 +78,7 @@ class KeyRing:
         # Taken before it was read: whatever is written meanwhile is another change.
         self._seen = stamp
         try:
-            keys = self._read(self._file)
+            keys = read_keys(self._file)
         except ValueError as error:
             if stamp is not None and isinstance(error.__cause__, OSError):  # it may be right, and readable in a moment
                 self._seen = None
@@ -86,10 +86,21 @@ class KeyRing:
             else:
                 logger.error("API keys stay as they were, and nothing is revoked: %s.", error)
             return []
-        before, self._held = self._held, self._all_with(keys)
+        before, self._held = self._held, self._settled(self._all_with(keys))
         gone = [held.tenant for secret, held in before.items() if secret not in self._held]
-        logger.info("API keys have been read again: there are %d, and %d are revoked.", len(self._held), len(gone))
+        logger.info("API keys have been read again: there are %d, and revoked: %d.", len(self._held), len(gone))
+        if not self._held:
+            logger.warning("No API key is left: nobody gets in.")
         return gone
+
+    def _settled(self, found: dict[bytes, _Held]) -> dict[bytes, _Held]:
+        """Those to be held from now on. Whatever else is wrong with a file, keys that are not in it are revoked."""
+        try:
+            self._check([held.key for held in found.values()])
+        except ValueError as error:
+            logger.error("In %s %s. Until then keys are revoked, and none is added or changed.", self._file, error)
+            return {secret: held for secret, held in self._held.items() if secret in found}
+        return found
 
     async def watch(self, on_revoked: Callable[[Tenant], None]) -> None:
         """Read the file, if there is one, again whenever it has changed, and tell of each key that is gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from vfastml.entrypoints.ledger.schema import APPLICATION_ID, VERSION, metadata
 
 _BUSY_S = 2.0
 """How long one waits while another process writes; its transactions take milliseconds."""
+_OPEN_S = 10.0
+"""How long one begins anew while others make or open the file: for some of that SQLite itself does not wait."""
+_LOOK_AGAIN_S = 0.05
 
 
 def opened(path: str) -> Engine:
@@ -25,14 +29,19 @@ def opened(path: str) -> Engine:
     _make_file(path)
     engine = _engine(path, "rw")
     event.listen(engine, "begin", _begin_immediate)
-    try:
-        _settle(engine, path)
-        with closing(connected(path)) as connection:
-            # From now on, whoever opens the file, readers and a writer do not wait for each other.
-            connection.execute("PRAGMA journal_mode = WAL")
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise LedgerError(f"the ledger {path} cannot be opened: {reason(error)}") from error
-    return engine
+    give_up_s = time.monotonic() + _OPEN_S
+    while True:
+        try:
+            _settle(engine, path)
+            with closing(connected(path)) as connection:
+                # From now on, whoever opens the file, readers and a writer do not wait for each other.
+                connection.execute("PRAGMA journal_mode = WAL")
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if not _is_busy(error) or time.monotonic() > give_up_s:
+                raise LedgerError(f"the ledger {path} cannot be opened: {reason(error)}") from error
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return engine
 
 
 def opened_to_read(path: str) -> Engine:
@@ -56,6 +65,11 @@ def connected(path: str) -> sqlite3.Connection:
 def reason(error: Exception) -> str:
     """What SQLite said, in its words."""
     return str(getattr(error, "orig", error))
+
+
+def _is_busy(error: Exception) -> bool:
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _make_file(path: str) -> None:

@@ -78,9 +78,13 @@ class LedgerWriter:
 
     def _run(self) -> None:
         while not (self._is_closing and not self._group):
-            self._gather()
-            self._write_group()
-            self._do_chores()
+            try:
+                self._gather()
+                self._write_group()
+                self._do_chores()
+            except Exception:  # the books go on whatever happens: what was written already is not written twice
+                _log.exception("The ledger's thread has met what it does not know, and goes on.")
+                self._next_s = time.monotonic() + _RETRY_S
 
     def _gather(self) -> None:
         """Wait for something to do."""
