@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -25,9 +26,9 @@ class Running:
     """A gateway process that has said where it listens."""
 
     def __init__(self, command: list[str]) -> None:
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY
-        )
+        # No pipe: nobody reads it, and a process that has said enough would wait for ever.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._stderr, text=True, cwd=REPOSITORY)
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
         try:
@@ -37,7 +38,7 @@ class Running:
             wait_until(lambda: livez(self.url), PATIENCE_S, "it answers")
         except AssertionError as error:
             self.process.kill()
-            raise AssertionError(f"{error}; it said: {self.process.communicate()[1]}") from None
+            raise AssertionError(f"{error}; it said: {self.stderr()}") from None
 
     def signal(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -46,8 +47,10 @@ class Running:
         return self.process.wait(PATIENCE_S)
 
     def stderr(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read()
+        """All of it: waits for the end of the process."""
+        self.process.wait(PATIENCE_S)
+        self._stderr.seek(0)
+        return self._stderr.read()
 
 
 def slow_gateway(drain_timeout_s: float, drain_delay_s: float = 0) -> list[str]:
