@@ -135,13 +135,22 @@ def api_key(text: str) -> str:
 
 def url(text: str) -> str:
     """Where a service answers, without `/v1` or a slash at its end."""
+    return _url(text, "http://127.0.0.1:8080")
+
+
+def admin_url(text: str) -> str:
+    """Where the admin listener of a gateway answers."""
+    return _url(text, "http://127.0.0.1:8081")
+
+
+def _url(text: str, example: str) -> str:
     try:
         parts = urlsplit(text)
         ok = parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
     except ValueError:
         ok = False
     if not ok or parts.query or parts.fragment or not text.isprintable():
-        raise ArgumentTypeError("expected http://HOST:PORT or https://HOST, such as http://127.0.0.1:8080")
+        raise ArgumentTypeError(f"expected http://HOST:PORT or https://HOST, such as {example}")
     return text.rstrip("/").removesuffix("/v1").rstrip("/")
 
 

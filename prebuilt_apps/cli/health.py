@@ -14,7 +14,7 @@ from typing import Any
 
 from prebuilt_apps import flag_types
 from prebuilt_apps.cli.service_client import ServiceClient, add_url_flag, default_url, port_here
-from prebuilt_apps.cli.service_error import ServiceError
+from prebuilt_apps.cli.service_error import NobodyAnswersError, ServiceError
 from prebuilt_apps.cli.terminal import complain, show
 from prebuilt_apps.commands import warn_of_unknown_variables
 from prebuilt_apps.flags import FlagParser, add_max_step_flag, add_wire_keys_flag
@@ -26,6 +26,7 @@ from vfastml.engine.wire_keys import WireKeyError
 
 _PROG = "python -m prebuilt_apps.cli.health"
 _TIMEOUT_S = 5.0
+_ADVICE = "Say with --url where a gateway answers, or with --model-server where a model server does."
 
 
 def build_parser(prog: str = _PROG) -> FlagParser:
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
                 asyncio.run(_check_model_server(endpoint, options.timeout, options.max_step, options.wire_keys))
         else:
             _check_gateway(options.url or default_url(), options.timeout)
+    except NobodyAnswersError as error:
+        complain(prog, f"{error} {_ADVICE}")
+        return 1
     except ServiceError as error:
         complain(prog, str(error))
         return 1
@@ -125,7 +129,7 @@ def _why_not_ready(server: ServerView, max_step_s: float) -> str | None:
         case ServerState.UNSEEN | ServerState.LOST if server.phase:
             return f"not ready: {server.phase} ({server.endpoint})"
         case ServerState.UNSEEN | ServerState.LOST:
-            return f"no model server answers at {server.endpoint}"
+            return f"no model server answers at {server.endpoint}: say with --model-server where one does"
     return f"not ready: the model server is {server.state}"
 
 

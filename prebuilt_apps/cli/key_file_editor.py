@@ -17,12 +17,14 @@ _PATIENCE_S = 10.0
 _NEW_MODE = 0o600
 
 
-def change_key_file(path: Path, change: Callable[[str], str]) -> None:
-    """Puts `change(text)` in place of the file's text, "" if there is no file yet, while nobody else changes it. A new
-    file is its owner's alone; one that was there keeps its owner and mode. Raises KeyFileError, which a ValueError of
-    `change` becomes too."""
+def change_key_file(path: Path, change: Callable[[str], str], *, may_be_new: bool) -> str:
+    """Puts `change(text)` in place of the file's text, "" if there is no file yet, while nobody else changes it, and
+    returns it. A new file is its owner's alone; one that was there keeps its owner and mode. Raises KeyFileError, which
+    a ValueError of `change` becomes too."""
     if not is_toml(path):
         raise KeyFileError(f"the key file {path} must end in .toml: others are changed by hand")
+    if not may_be_new:
+        read_keys(path)
     file = Path(os.path.realpath(path))  # of a link, what it leads to is replaced
     if not file.parent.is_dir():  # the lock would make it
         raise KeyFileError(f"the key file {path} cannot be changed: there is no such folder")
@@ -33,6 +35,7 @@ def change_key_file(path: Path, change: Callable[[str], str]) -> None:
                 read_keys(file)
             text = change(file.read_text(encoding="utf-8") if is_there else "")
             _replace(file, text, file.stat() if is_there else None)
+            return text
     except Timeout as error:
         raise KeyFileError(f"the key file {path} is being changed by somebody else") from error
     except OSError as error:

@@ -28,7 +28,8 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     lines = [f"  {name:{width}}  {module.SUMMARY}" for name, module in SUBCOMMANDS.items()]
     parser = FlagParser(
         prog,
-        "Makes, lists and revokes API keys, and keys of the wire. A running gateway follows within about a second.",
+        "Makes, lists, revokes and checks API keys, and makes keys of the wire.\n"
+        "A running gateway follows within about a second.",
         epilog="\n".join(["subcommands:", *lines, "", f"`{prog} SUBCOMMAND --help` tells more of each."]),
     )
     parser.usage = f"{prog} SUBCOMMAND [...]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -17,15 +18,18 @@ from vfastml.entrypoints.keys.api_key import ApiKey
 from vfastml.entrypoints.keys.key_file import KeyFileError, read_keys
 
 SUMMARY = "list the keys of a file, and what each may do"
-_HEADS = ("NAME", "ADMIN", "WEIGHT", "REQUESTS/MIN", "TOKENS/MIN", "OPEN", "QUOTA", "MODELS")
-_NUMBERS = ("WEIGHT", "REQUESTS/MIN", "TOKENS/MIN", "OPEN")
+_HEADS = ("NAME", "ADMIN", "WEIGHT", "REQ/MIN", "TOK/MIN", "OPEN", "QUOTA", "MODELS")
+_NUMBERS = ("WEIGHT", "REQ/MIN", "TOK/MIN", "OPEN")
+_FOLDED = ("QUOTA", "MODELS")
+"""What may take several lines."""
 
 
 def build_parser(prog: str) -> FlagParser:
     """The command line."""
     parser = FlagParser(
         prog,
-        "Lists the keys of a key file, with the limits that hold for each.\nIn a pipe: the same, with tabs between.",
+        "Lists the keys of a key file, with the limits that hold for each.\n"
+        "In a pipe: the same, head line and all, with tabs between.",
     )
     add_file_flag(parser)
     return parser
@@ -37,21 +41,26 @@ def main(argv: Sequence[str], prog: str) -> int:
     options = parser.parse(argv)
     warn_of_unknown_variables(parser)
     try:
-        keys = read_keys(options.api_key_file)
+        keys = read_keys(options.api_key_file, partial(complain, prog))
     except KeyFileError as error:
         complain(prog, str(error))
         return 1
     if sys.stdout.isatty():
         _print_table(keys)
     else:
-        sys.stdout.writelines("\t".join(_cells(key)) + "\n" for key in keys)
+        sys.stdout.writelines("\t".join(cells) + "\n" for cells in (_HEADS, *map(_cells, keys)))
     return 0
 
 
 def _print_table(keys: Iterable[ApiKey]) -> None:
     table = Table(box=None, pad_edge=False)
     for head in _HEADS:
-        table.add_column(head, justify="right" if head in _NUMBERS else "left", overflow="fold")
+        table.add_column(
+            head,
+            justify="right" if head in _NUMBERS else "left",
+            no_wrap=head not in _FOLDED,
+            overflow="fold" if head in _FOLDED else "ellipsis",
+        )
     for key in keys:
         # Text: a model's name may hold what looks like rich's markup.
         table.add_row(*map(Text, _cells(key)))

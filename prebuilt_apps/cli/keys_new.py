@@ -39,7 +39,12 @@ def build_parser(prog: str) -> FlagParser:
     _add_limit(parser, "--requests-per-minute", flag_types.positive, "that it may send (default: no bound)")
     _add_limit(parser, "--tokens-per-minute", flag_types.positive, "of prompts and answers (default: no bound)")
     _add_limit(parser, "--max-open", flag_types.positive, "requests at a time (default: the gateway's own bound)")
-    _add_limit(parser, "--quota-tokens", flag_types.positive, "of prompts and answers in each --quota-per")
+    _add_limit(
+        parser,
+        "--quota-tokens",
+        flag_types.positive,
+        "of prompts and answers in each --quota-per; needs the gateways' --ledger",
+    )
     parser.add_argument(
         "--quota-per", choices=PERIODS, default=argparse.SUPPRESS, help="a day or month of UTC, or ever"
     )
@@ -54,11 +59,13 @@ def main(argv: Sequence[str], prog: str) -> int:
     key = f"vfm-{secrets.token_urlsafe(_NUM_BYTES)}"
     entry = _entry(parser, options, digest_of(key.encode()).hex())
     try:
-        change_key_file(options.api_key_file, partial(with_key, entry=entry))
+        change_key_file(options.api_key_file, partial(with_key, entry=entry), may_be_new=True)
     except KeyFileError as error:
         complain(prog, str(error))
         return 1
     complain(prog, f"the key of {options.name!r} is shown this once; {options.api_key_file} has its digest")
+    if "quota_tokens" in entry:
+        complain(prog, "its quota needs --ledger of each gateway: without it none takes the file")
     sys.stdout.write(f"{key}\n")
     sys.stdout.flush()
     return 0

@@ -21,6 +21,8 @@ from prebuilt_apps.flags import FlagParser, Repeated
 
 _PROG = "python -m prebuilt_apps.cli.usage"
 _GROUPINGS = ("key", "model", "day")
+_PIPE_WIDTH = 1000
+"""Of a line where there is no terminal that says: wide enough for any name."""
 _NUMBERS = ("requests", "unfinished", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 
 
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     tolerate_any_text()
     if not options.ledger:
         parser.error("say with --ledger which file the gateways write")
+    if options.since and options.until and options.since > options.until:
+        parser.error("--since is after --until")
     by = list(dict.fromkeys(options.by or ["key"]))
     books = import_part("vfastml.entrypoints.ledger.usage", extra="api", prog=prog)
     errors = import_part("vfastml.entrypoints.ledger.errors", extra="api", prog=prog)
@@ -63,6 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
     except errors.LedgerError as error:
         complain(prog, str(error))
         return 1
+    if not used:
+        complain(prog, "nothing was used")
     _PRINTERS[options.format](by, [msgspec.to_builtins(each) for each in used])
     return 0
 
@@ -70,15 +76,21 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
 def _print_table(by: list[str], used: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, show_footer=len(used) > 1)
     for place, name in enumerate(by):
-        table.add_column(_head(name), "" if place else "SUM", overflow="fold")
+        is_folded = name == "model"  # its name may be long
+        table.add_column(
+            _head(name),
+            "" if place else "SUM",
+            no_wrap=not is_folded,
+            overflow="fold" if is_folded else "ellipsis",
+        )
     for name in _NUMBERS:
         total = sum(each[name] for each in used)
-        table.add_column(_head(name), f"{total:,}", justify="right", overflow="fold")
+        table.add_column(_head(name), f"{total:,}", justify="right", no_wrap=True)
     for each in used:
         # Text: a name may hold what looks like rich's markup.
         names = [Text(shown(" ".join((each[name] or "-").split()))) for name in by]
         table.add_row(*names, *(f"{each[name]:,}" for name in _NUMBERS))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _print_json(by: list[str], used: list[dict[str, Any]]) -> None:

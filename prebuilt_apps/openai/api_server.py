@@ -17,6 +17,8 @@ from vfastml.entrypoints.keys.key_file import read_keys
 
 _PROG = "python -m prebuilt_apps.openai.api_server"
 _WORKER = (sys.executable, "-m", "prebuilt_apps.openai.gateway_worker")
+_TRACE_SAMPLE = 0.01
+"""GatewayConfig's, which needs the packages of the gateway."""
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
@@ -163,7 +165,7 @@ def add_trace_flags(parser: argparse._ActionsContainer) -> None:
         "--trace-sample",
         type=flag_types.share,
         metavar="SHARE",
-        help="of requests that are traced, 0 to 1, where the client has not decided it (default: 0.01)",
+        help=f"of requests that are traced, 0 to 1, where the client has not decided it (default: {_TRACE_SAMPLE})",
     )
 
 
@@ -179,6 +181,8 @@ def build_parser(prog: str = _PROG) -> FlagParser:
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of GatewayConfig that were asked for. Raises ValueError with a sentence for the operator."""
+    if options.trace_sample not in (None, _TRACE_SAMPLE) and not (options.trace_endpoint or options.trace_file):
+        raise ValueError("--trace-sample says nothing without --trace-endpoint or --trace-file")
     asked = {
         "model_servers": options.model_server,
         "api_keys": options.api_key,
@@ -245,7 +249,8 @@ def _checked_key_file(options: argparse.Namespace) -> str | None:
         _check_none_went_missing()
     file: str | None = options.api_key_file
     try:
-        if file is not None and not read_keys(file) and not options.api_key:
+        # What there is to tell of it the gateway's log tells.
+        if file is not None and not read_keys(file, lambda _: None) and not options.api_key:
             raise ValueError(f"the key file {file} has no key in it")
     except ValueError as error:
         raise ValueError(f"--api-key-file: {error}") from error

@@ -157,7 +157,8 @@ def test_wide_open_needs_keys_or_a_word(workers: str) -> None:
     result = outcome("--host", "0.0.0.0", "--port", "0", "--workers", workers)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "keys" in result.stderr
+    assert "--api-key-file" in result.stderr
+    assert "--insecure" in result.stderr
 
 
 @pytest.mark.parametrize("option", [["--insecure"], ["--api-key", "k"]])

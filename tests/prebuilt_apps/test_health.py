@@ -40,10 +40,13 @@ def test_ready_service(builtin_service: Service, capsys: Any, monkeypatch: pytes
 
 def test_nobody_there(capsys: Any) -> None:
     status, line = outcome(capsys, "--url", f"http://127.0.0.1:{free_port()}")
-    assert (status, "Nothing answers" in line) == (1, True)
+    assert (status, "Nothing answers" in line, "--url" in line, "--model-server" in line) == (1, True, True, True)
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     status, line = outcome(capsys, "--timeout", "0.3", "--model-server", endpoint)
-    assert (status, line) == (1, f"vfastml health: no model server answers at {endpoint}")
+    assert (status, line) == (
+        1,
+        f"vfastml health: no model server answers at {endpoint}: say with --model-server where one does",
+    )
 
 
 def test_a_url_that_no_request_can_have(capsys: Any) -> None:

@@ -53,17 +53,30 @@ def test_all_limits(file: Path, capsys: Any) -> None:
     [key] = read_keys(file)
     assert (key.requests_per_minute, key.tokens_per_minute, key.max_open, key.weight) == (60, 2000, 8, 2.5)
     assert (key.quota_tokens, key.quota_per, key.models, key.admin) == (10000, "month", ("a", "org/b"), True)
-    assert run(capsys, "list")[1] == "ann\tyes\t2.5\t60\t2000\t8\t10000 per month\ta, org/b\n"
+    assert run(capsys, "list")[1].splitlines()[1:] == ["ann\tyes\t2.5\t60\t2000\t8\t10000 per month\ta, org/b"]
 
 
 def test_keys_are_listed_without_secrets(file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(capsys, "new", "ann")
-    run(capsys, "new", "bob", "--quota-tokens", "5", "--quota-per", "ever")
-    assert run(capsys, "list")[1] == "ann\tno\t1\t-\t-\t-\t-\tall\nbob\tno\t1\t-\t-\t-\t5 in all\tall\n"
+    assert "--ledger" not in run(capsys, "new", "ann")[2]
+    assert "its quota needs --ledger" in run(capsys, "new", "bob", "--quota-tokens", "5", "--quota-per", "ever")[2]
+    assert run(capsys, "list")[1] == (
+        "NAME\tADMIN\tWEIGHT\tREQ/MIN\tTOK/MIN\tOPEN\tQUOTA\tMODELS\n"
+        "ann\tno\t1\t-\t-\t-\t-\tall\n"
+        "bob\tno\t1\t-\t-\t-\t5 in all\tall\n"
+    )
     keys_list._print_table(read_keys(file))
     table = capsys.readouterr().out
     assert table.split()[:3] == ["NAME", "ADMIN", "WEIGHT"]
     assert not any(key.sha256[:16] in table for key in read_keys(file))
+
+
+def test_numbers_of_a_table_stay_whole(file: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run(capsys, "new", "ann-of-the-lab", "--requests-per-minute", "1000000", "--models", "m" * 100)
+    keys_list._print_table(read_keys(file))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:4] == ["ann-of-the-lab", "no", "1", "1000000"]
+    assert "".join(line.split()[-1] for line in lines[1:]) == "m" * 100
 
 
 def test_a_revoked_key_is_gone(file: Path, capsys: Any) -> None:
@@ -73,8 +86,16 @@ def test_a_revoked_key_is_gone(file: Path, capsys: Any) -> None:
     assert [key.name for key in read_keys(file)] == ["bob"]
     status, _, err = run(capsys, "revoke", "ann")
     assert (status, "no key with the name 'ann'" in err) == (1, True)
-    assert run(capsys, "revoke", "bob")[0] == 0
+    status, _, err = run(capsys, "revoke", "bob")
+    assert (status, "a gateway does not start with such a file" in err) == (0, True)
     assert read_keys(file) == ()
+
+
+def test_nothing_is_revoked_where_there_is_no_file(file: Path, capsys: Any) -> None:
+    status, _, err = run(capsys, "revoke", "ann")
+    assert status == 1
+    assert f"the key file {file} cannot be read: No such file or directory" in err
+    assert list(file.parent.iterdir()) == [], "not even a lock is left"
 
 
 def test_check(file: Path, capsys: Any) -> None:
@@ -89,6 +110,24 @@ def test_check(file: Path, capsys: Any) -> None:
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["", "# none\n", "[defaults]\nmax_open = 4\n"])
+def test_a_file_without_a_key_is_not_right(file: Path, capsys: Any, text: str) -> None:
+    file.write_text(text)
+    status, _, err = run(capsys, "check")
+    assert status == 1
+    assert err.startswith(f"vfastml keys check: {file} has no key: a gateway does not start with such a file")
+
+
+def test_check_warns_of_keys_that_others_can_read(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "keys"
+    file.write_text("k1\n")
+    file.chmod(0o644)
+    status, _, err = run(capsys, "check", "--file", str(file))
+    assert (status, err.count("chmod o-r"), "is right" in err) == (0, 1, True)
+    file.chmod(0o640)
+    assert "chmod" not in run(capsys, "check", "--file", str(file))[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
@@ -100,7 +139,8 @@ def test_check(file: Path, capsys: Any) -> None:
         (["new", "ann", "--max-open", "0"], 2, "at least 1"),
         (["new", "ann", "--weight", "nan"], 2, "a weight is"),
         (["new", "ann", "--models", "a,,b"], 2, "commas between"),
-        (["new", "ann", "--quota-tokens", "5"], 2, "'quota_per' must be said"),
+        (["new", "ann", "--quota-tokens", "5"], 2, "'quota_tokens' needs 'quota_per'"),
+        (["new", "ann", "--quota-per", "day"], 2, "'quota_per' needs 'quota_tokens'"),
         (["new", "ann", "--file", "keys.txt"], 1, "must end in .toml"),
         (["new", "ann", "--file", "/nowhere/keys.toml"], 1, "there is no such folder"),
         (["list", "--file", "/nowhere/keys.toml"], 1, "cannot be read"),

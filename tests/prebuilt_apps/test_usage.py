@@ -64,8 +64,21 @@ def test_of_one_key_and_some_days(ledger: str, capsys: Any) -> None:
     arguments = ["--key", "ann", "--since", "2026-11-29", "--until", "2026-11-29", "--by", "model"]
     found = used(capsys, ledger, *arguments)
     assert [(line["model"], line["prompt_tokens"]) for line in found] == [("large", 10), ("small", 1000)]
-    assert used(capsys, ledger, "--since", "2026-12-01") == []
-    assert used(capsys, ledger, "--key", "nobody") == []
+
+
+@pytest.mark.parametrize("arguments", [["--since", "2026-12-01"], ["--key", "nobody"]])
+def test_nothing_was_used(ledger: str, capsys: Any, arguments: list[str]) -> None:
+    assert main(["usage", "--ledger", ledger, "--format", "json", *arguments]) == 0
+    assert capsys.readouterr() == ("[]\n", "vfastml usage: nothing was used\n")
+
+
+def test_no_word_of_a_table_is_broken_in_a_pipe(tmp_path: Path, capsys: Any) -> None:
+    ledger, model = str(tmp_path / "ledger.db"), "organisation/" + "model-" * 40
+    Books(ledger).write([entry(key_name="a" * 64, model=model, prompt_tokens=10**12)])
+    assert main(["usage", "--ledger", ledger, "--by", "day", "--by", "key", "--by", "model"]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[1:3] == ["a" * 64, model]
+    assert "1,000,000,000,000" in line
 
 
 def test_as_csv(ledger: str, capsys: Any) -> None:
@@ -76,7 +89,7 @@ def test_as_csv(ledger: str, capsys: Any) -> None:
 
 def test_as_a_table_with_its_sum(ledger: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VFASTML_LEDGER", ledger)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "20")  # which are the terminal's, and here is none
     assert main(["usage"]) == 0
     head, bob, ann, total = capsys.readouterr().out.splitlines()
     assert head.split() == ["KEY", "REQUESTS", "UNFINISHED", "PROMPT", "COMPLETION", "CACHED", "REASONING"]
@@ -98,6 +111,7 @@ def test_a_ledger_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
         ([], "say with --ledger which file"),
         (["--ledger", "x", "--by", "hour"], "expected one of key, model, day"),
         (["--ledger", "x", "--since", "yesterday"], "expected a day, such as 2026-11-30"),
+        (["--ledger", "x", "--since", "2026-11-30", "--until", "2026-11-29"], "--since is after --until"),
         (["--ledger", "x", "--format", "xml"], "invalid choice"),
     ],
 )

@@ -159,6 +159,7 @@ class Gateway:
         """Serve as `run` does, on a port that the supervisor keeps, until it says so or is gone; the greeting is its
         part. `shared_balances` is the descriptor of the memory that it has given all its workers."""
         self._shared_balances = shared_balances
+        configure_logging(self._config.log_level, self._config.log_format, "gateway")
         self._oversight_or_exit()
         self.build()  # before the port is joined: from then on connections wait for this process
         with claim(join, host, port, self._config) as listener:

@@ -44,7 +44,10 @@ def claim(how: Callable[[str, int], socket.socket], host: str, port: int, config
     """What `bind`, `reserve` or `join` gives. Leaves by SystemExit 1, with one line on stderr, when the address cannot
     be had, or may not be without keys."""
     if not (is_loopback(host) or config.asks_for_keys or config.insecure):
-        sys.exit(f"Refusing to listen on {host} without API keys: set some, or say that insecure is meant.")
+        sys.exit(
+            f"Refusing to listen on {host} without API keys: give some with --api-key-file, or say with --insecure "
+            "that everybody may come in."
+        )
     try:
         return how(host, port)
     except OSError as error:

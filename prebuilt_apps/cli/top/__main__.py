@@ -11,7 +11,7 @@ from importlib import import_module
 
 from prebuilt_apps import flag_types
 from prebuilt_apps.cli.service_client import add_key_flag, key_of, port_here
-from prebuilt_apps.cli.service_error import ServiceError
+from prebuilt_apps.cli.service_error import NobodyAnswersError, ServiceError
 from prebuilt_apps.cli.terminal import complain, is_conversation, tolerate_any_text
 from prebuilt_apps.cli.top.admin_client import AdminClient
 from prebuilt_apps.cli.top.once import print_json, print_picture
@@ -33,7 +33,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
     parser.add_argument(
         "--admin-url",
         "--url",
-        type=flag_types.url,
+        type=flag_types.admin_url,
         metavar="URL",
         help=f"where the gateway's admin listener answers (default: {default_url()})",
     )
@@ -52,7 +52,7 @@ def build_parser(prog: str = _PROG) -> FlagParser:
         "--format",
         choices=("text", "json"),
         default=argparse.SUPPRESS,
-        help="of that picture; json: one line with all figures, None where none is known; implies --once",
+        help="of that picture; json: one line with all figures, null where none is known; implies --once",
     )
     return parser
 
@@ -70,6 +70,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROG) -> int:
             tolerate_any_text()
             view = asyncio.run(_look(url, key_of(options), options.interval))
             (print_json if "format" in options and options.format == "json" else print_picture)(view)
+    except NobodyAnswersError as error:
+        complain(prog, f"{error} Say with --admin-url where a gateway's admin listener answers.")
+        return 1
     except ServiceError as error:
         complain(prog, str(error))
         return 1

@@ -87,7 +87,10 @@ def test_a_port_that_was_asked_for_must_be_free(workers: list[str]) -> None:
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
 def test_other_machines_need_an_operators_key(workers: list[str]) -> None:
     line = refusal("--admin-host", "0.0.0.0", "--api-key", "k", *workers)
-    assert line == "Refusing the admin listener on 0.0.0.0 without an operator's key: say that insecure is meant."
+    assert line == (
+        "Refusing the admin listener on 0.0.0.0 without an operator's key: make one with `vfastml keys new NAME "
+        "--admin` for the --api-key-file, or say with --insecure that everybody may come in."
+    )
 
 
 def test_none_at_all(start: Start) -> None:

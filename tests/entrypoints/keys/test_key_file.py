@@ -89,12 +89,14 @@ def test_a_file_may_have_no_key(file: Path) -> None:
         (f"{ANN}max_open = true", "'max_open' must be"),
         (f"{ANN}requests_per_minute = {10**400}", "'requests_per_minute' must be"),
         (f'{ANN}quota_tokens = 5\nquota_per = "week"', "'quota_per' must be day or month or ever"),
-        (f"{ANN}quota_tokens = 5", "'quota_per' must be said"),
-        (f'{ANN}quota_per = "day"', "'quota_per' must be said"),
+        (f"{ANN}quota_tokens = 5", "'quota_tokens' needs 'quota_per'"),
+        (f'{ANN}quota_per = "day"', "'quota_per' needs 'quota_tokens'"),
         ("key = 5", "a key begins with [[key]]"),
         ("defaults = 5", "defaults begin with [defaults]"),
-        (f"{SECRET} = = 5", "it is not valid TOML"),
-        (f'{ANN}name = "{SECRET}"', "it is not valid TOML"),
+        (f"{SECRET} = = 5", "it is not valid TOML in line 1"),
+        (f'\n[defaults]\nmax_open = "{SECRET}', "it is not valid TOML at its end"),
+        (f'{ANN}name = "{SECRET}"\n', "it is not valid TOML in line 4"),
+        (f'{ANN}"{SECRET} (at line 7, column 7)" = = 5', "it is not valid TOML in line 4"),
         ("x = " + "[" * 100_000, "it is not valid TOML"),
     ],
 )
@@ -144,11 +146,27 @@ def test_plain_files_have_a_key_or_its_digest_in_a_line(tmp_path: Path) -> None:
         read_keys(file)
 
 
+def test_keys_that_others_can_read_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# ours\nsha256:{B}\n")
+    file.chmod(0o644)
+    read_keys(file)
+    assert caplog.messages == [], "a digest is no secret"
+    file.write_text(f"{SECRET}\n")
+    read_keys(file)
+    [message] = caplog.messages
+    assert f"every user of this machine may read the keys in {file}: take that away with chmod o-r" in message
+    assert SECRET not in message
+    file.chmod(0o640)
+    read_keys(file)
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize("line", ["a b", "a,b", "sha256:abc", f"sha256:{SECRET}", "sha256:" + "g" * 64, "\x07"])
 def test_bad_lines(tmp_path: Path, line: str) -> None:
     file = tmp_path / "keys"
-    file.write_text(f"{line}\n")
-    with pytest.raises(KeyFileError) as caught:
+    file.write_text(f"# ours\n\nk1\n{line}\n")
+    with pytest.raises(KeyFileError, match=": line 4: ") as caught:
         read_keys(file)
     assert line not in str(caught.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import subprocess
 import sys
 import threading
@@ -125,3 +126,17 @@ def _open_requests(running: Running, key: str) -> int:
     headers = {"authorization": f"Bearer {key}"}
     load = httpx.get(f"{running.url}/load", headers=headers).json()
     return sum(server["load"]["open_requests"] for server in load["servers"])
+
+
+def test_each_process_logs_that_others_can_read_keys(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("k1\n")
+    file.chmod(0o644)
+    command = [sys.executable, "-m", "prebuilt_apps.openai.api_server", "--port", "0", "--workers", "2"]
+    running = start([*command, "--log-format", "json", "--api-key-file", str(file)])
+    running.signal()
+    assert running.exit_code() == 0
+    lines = [json.loads(line) for line in running.stderr().splitlines()]
+    warned = [line["process"] for line in lines if "chmod o-r" in line["message"]]
+    assert warned.count("supervisor") == 1
+    assert warned.count("gateway") >= 1

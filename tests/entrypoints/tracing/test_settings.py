@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from prebuilt_apps.openai import api_server
 from tests.entrypoints.running_gateway import REPOSITORY
-from vfastml.entrypoints.gateway_config import GatewayConfig
+from vfastml.entrypoints.gateway_config import TRACE_SAMPLE, GatewayConfig
 from vfastml.entrypoints.tracing.caller import Caller, caller_of
 
 TRACE, SPAN = "ab" * 16, "cd" * 8
@@ -110,4 +111,15 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert run.returncode == 2
     [line] = run.stderr.splitlines()
-    assert "the trace file cannot be written: No such file or directory" in line
+    assert f"the trace file {tmp_path / 'none' / 'file'} cannot be written: No such file or directory" in line
+
+
+def test_a_share_of_nothing_that_is_the_default_says_nothing_new() -> None:
+    options = api_server.build_parser().parse(["--trace-sample", str(TRACE_SAMPLE)])
+    assert GatewayConfig(**api_server.settings_of(options)) == GatewayConfig()
+
+
+def test_a_share_of_nothing_names_the_flags() -> None:
+    run = subprocess.run([*COMMAND, "--trace-sample", "0.5"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert run.returncode == 2
+    assert "--trace-sample says nothing without --trace-endpoint or --trace-file" in run.stderr

@@ -70,7 +70,15 @@ def test_the_key_is_sent(service: RecordedService, monkeypatch: pytest.MonkeyPat
 
 
 def test_nobody_there(capsys: Said) -> None:
-    assert complaint(capsys, f"http://127.0.0.1:{free_port()}").startswith("Nothing answers at http://127.0.0.1:")
+    line = complaint(capsys, f"http://127.0.0.1:{free_port()}")
+    assert line.startswith("Nothing answers at http://127.0.0.1:")
+    assert line.endswith("Say with --admin-url where a gateway's admin listener answers.")
+
+
+def test_a_url_that_is_none_is_refused_with_an_admin_listeners(capsys: Said) -> None:
+    with pytest.raises(SystemExit):
+        main(["top", "--admin-url", "localhost"])
+    assert "such as http://127.0.0.1:8081" in capsys.readouterr().err
 
 
 def test_no_key(server: ScriptedServer, capsys: Said) -> None:

@@ -27,7 +27,10 @@ def claim_admin(
         return None
     host = config.admin_host
     if hooks is not None and needs_operator(config) and not hooks.has_admin:
-        sys.exit(f"Refusing the admin listener on {host} without an operator's key: say that insecure is meant.")
+        sys.exit(
+            f"Refusing the admin listener on {host} without an operator's key: make one with `vfastml keys new NAME "
+            "--admin` for the --api-key-file, or say with --insecure that everybody may come in."
+        )
     port = config.admin_port if config.admin_port is not None else _port_after(main_port)
     try:
         return how(host, port)

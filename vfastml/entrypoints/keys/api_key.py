@@ -51,7 +51,10 @@ class ApiKey:
             _check(name, "a whole number, at least 1", value is None or _is_count(value))
         periods = " or ".join(PERIODS)
         _check("quota_per", periods, self.quota_per is None or self.quota_per in PERIODS)
-        _check("quota_per", "said where 'quota_tokens' is", (self.quota_tokens is None) == (self.quota_per is None))
+        if self.quota_tokens is None and self.quota_per is not None:
+            raise ValueError("'quota_per' needs 'quota_tokens'")
+        if self.quota_tokens is not None and self.quota_per is None:
+            raise ValueError("'quota_tokens' needs 'quota_per'")
 
     def tenant(self) -> Tenant:
         """In whose name requests with this key are dispatched."""

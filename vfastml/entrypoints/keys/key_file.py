@@ -3,15 +3,19 @@ names and never show what stands in the file, as that may be a key."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from vfastml.entrypoints.keys.api_key import ApiKey, checked_key, key_of_digest, nameless_key
+
+logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 16 << 20
 _FIELDS = tuple(field.name for field in fields(ApiKey))
@@ -19,6 +23,8 @@ _OWN = ("name", "sha256", "admin")
 """What each key says for itself: there is no default."""
 _DEFAULTS = tuple(name for name in _FIELDS if name not in _OWN)
 _HASHED = "sha256:"
+_AT_LINE = re.compile(r"\(at line (\d{1,9}), column \d{1,9}\)\Z", re.ASCII)
+"""How a message of tomllib's ends."""
 
 
 class KeyFileError(ValueError):
@@ -30,17 +36,28 @@ def is_toml(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".toml"
 
 
-def read_keys(path: str | Path) -> tuple[ApiKey, ...]:
-    """All keys of the file, of which there may be none, with their defaults filled in. Raises KeyFileError."""
+def _warn(sentence: str) -> None:
+    logger.warning("API keys are not secret here: %s.", sentence)
+
+
+def read_keys(path: str | Path, tell: Callable[[str], object] = _warn) -> tuple[ApiKey, ...]:
+    """All keys of the file, of which there may be none, with their defaults filled in. Raises KeyFileError. A sentence
+    for the operator goes to `tell`, the log, when others can read keys in it."""
     try:
-        text = _read(path)
-        return parse_toml(text) if is_toml(path) else _parse_lines(text)
+        text, mode = _read(path)
+        if is_toml(path):
+            return parse_toml(text)
+        lines = _lines(text)
+        keys = _parse_lines(lines)
     except OSError as error:
         raise KeyFileError(f"the key file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise KeyFileError(f"the key file {path} cannot be read: it is not text") from error
     except ValueError as error:
         raise KeyFileError(f"the key file {path}: {error}") from error
+    if mode & stat.S_IROTH and not all(line.startswith(_HASHED) for _, line in lines):
+        tell(f"every user of this machine may read the keys in {path}: take that away with chmod o-r")
+    return keys
 
 
 def parse_toml(text: str) -> tuple[ApiKey, ...]:
@@ -48,8 +65,7 @@ def parse_toml(text: str) -> tuple[ApiKey, ...]:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        # Its own message may show a part of the text.
-        raise ValueError("it is not valid TOML") from error
+        raise ValueError(f"it is not valid TOML{_place_of(error)}") from error
     _check_known(document, ("key", "defaults"), "the file")
     entries, defaults = document.get("key", []), document.get("defaults", {})
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -62,15 +78,25 @@ def parse_toml(text: str) -> tuple[ApiKey, ...]:
     return keys
 
 
-def _read(path: str | Path) -> str:
+def _place_of(error: Exception) -> str:
+    """Where the text is wrong. Nothing else is taken of tomllib's message: it may show a part of the text."""
+    message = str(error)
+    if line := _AT_LINE.search(message):
+        return f" in line {line[1]}"
+    return " at its end" if message.endswith("(at end of document)") else ""
+
+
+def _read(path: str | Path) -> tuple[str, int]:
+    """Its text and its mode."""
     with open(path, "rb") as file:
         # Of what was opened: the name may mean another file a moment later.
-        if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & stat.S_IWOTH:
             raise ValueError("every user of this machine may write it: take that away with chmod o-w")
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-    return content.decode()
+    return content.decode(), mode
 
 
 def _key(entry: Mapping[str, Any], defaults: Mapping[str, Any], place: int) -> ApiKey:
@@ -117,17 +143,25 @@ def _check_distinct(keys: Iterable[ApiKey]) -> None:
         digests[digest] = key.name
 
 
-def _parse_lines(text: str) -> tuple[ApiKey, ...]:
-    lines = [line.strip() for line in text.splitlines()]
-    keys = [_key_of_line(line) for line in lines if line and not line.startswith("#")]
+def _lines(text: str) -> list[tuple[int, str]]:
+    """Those with a key, and their numbers."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
+
+
+def _parse_lines(lines: Iterable[tuple[int, str]]) -> tuple[ApiKey, ...]:
+    keys = [_key_of_line(line, number) for number, line in lines]
     return tuple({key.sha256.lower(): key for key in keys}.values())
 
 
-def _key_of_line(line: str) -> ApiKey:
-    checked_key(line)
+def _key_of_line(line: str, number: int) -> ApiKey:
+    try:
+        checked_key(line)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
     if not line.startswith(_HASHED):
         return nameless_key(line)
     try:
         return key_of_digest(line.removeprefix(_HASHED))
     except ValueError as error:
-        raise ValueError("64 hexadecimal digits come after 'sha256:'") from error
+        raise ValueError(f"line {number}: 64 hexadecimal digits come after 'sha256:'") from error

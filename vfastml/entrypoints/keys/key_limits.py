@@ -126,4 +126,7 @@ def written_duration(seconds: float) -> str:
 
 
 def _too_fast(level: Level, what: str, wait_s: float) -> RateLimitError:
-    return RateLimitError(f"This API key may use {level.per_minute} {what} in a minute.", retry_after_s=wait_s)
+    return RateLimitError(
+        f"This API key may use {level.per_minute} {what} in a minute: come again in {wait_s:.1f} s.",
+        retry_after_s=wait_s,
+    )

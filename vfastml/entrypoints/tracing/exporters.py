@@ -44,7 +44,7 @@ def _opened(path: str) -> SpanFile:
     try:
         return SpanFile(path)
     except OSError as error:
-        raise ValueError(f"the trace file cannot be written: {error.strerror}") from error
+        raise ValueError(f"the trace file {path} cannot be written: {error.strerror}") from error
 
 
 class ForgivingExporter(SpanExporter):
