@@ -220,7 +220,7 @@ class TextGenerationReq(_Request, array_like=True, frozen=True, gc=False, tag=Tr
     n: int | None = None
     """Independent choices, which share the prompt's KV blocks. None: the model server's default, else 1."""
     stream: bool = True
-    """Send deltas as they are generated; False: one delta for each choice, when it ends, and before that only counts."""
+    """Send deltas as they are generated; False: one delta for each choice, when it ends, and only counts before it."""
     echo: bool = False
     """The text starts with the prompt."""
     return_token_ids: bool = False
