@@ -6,6 +6,7 @@ from __future__ import annotations
 import hmac
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -44,8 +45,13 @@ def kept_apart(request: WorkReq) -> WorkReq:
     if tenant is None or not isinstance(request, ComputedReq):
         return request
     share = hmac.digest(tenant.secret, b"share", "sha512").hex()[:_SHARE_CHARS]
-    own = msgspec.structs.replace(request, share=share, share_weight=tenant.weight)
-    if not isinstance(own, TextGenerationReq):
-        return own
-    salt = hmac.digest(tenant.secret, own.cache_salt.encode(errors="surrogatepass"), "sha256").hex()
-    return msgspec.structs.replace(own, cache_salt=salt)
+    own: dict[str, Any] = {"share": share, "share_weight": tenant.weight}
+    if isinstance(request, TextGenerationReq):
+        salt = request.cache_salt.encode(errors="surrogatepass")
+        own["cache_salt"] = hmac.digest(tenant.secret, salt, "sha256").hex()
+    return msgspec.structs.replace(request, **own)
+
+
+def share_of(request: WorkReq) -> str:
+    """Whose part of a model's time it takes; "" for what takes none, and for all without a tenant."""
+    return request.share if isinstance(request, ComputedReq) else ""

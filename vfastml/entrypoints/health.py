@@ -58,14 +58,14 @@ def health_routes(engine: DispatchEngine, gate: DrainGate) -> list[Route]:
 def load_body(engine: DispatchEngine, tenant: Tenant | None = None) -> dict[str, Any]:
     """How busy the model servers are: in all, and each. A tenant is shown those with models that it may use, and of
     their models these."""
-    servers = [_seen_by(tenant, server) for server in engine.servers()]
+    servers = engine.servers()
     if tenant is not None and tenant.models is not None:
-        servers = [server for server in servers if server.models]
+        servers = [seen for server in servers if (seen := _seen_by(tenant, server)).models]
     return {**_sums(servers), "open_requests": engine.open_requests, "servers": [_server_body(s) for s in servers]}
 
 
-def _seen_by(tenant: Tenant | None, server: ServerView) -> ServerView:
-    return replace(server, models=tuple(model for model in server.models if tenant is None or tenant.may_use(model)))
+def _seen_by(tenant: Tenant, server: ServerView) -> ServerView:
+    return replace(server, models=tuple(filter(tenant.may_use, server.models)))
 
 
 def _get_and_head(path: str, endpoint: Endpoint, summary: str) -> list[Route]:

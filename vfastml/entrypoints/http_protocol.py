@@ -224,9 +224,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._body_paid_s = min(now, self._body_paid_s + num_bytes / MIN_BODY_BYTES_PER_S)
 
     def _look_at_body(self) -> None:
+        now = time.monotonic()
         if self.flow.read_paused:  # it is us who are slow
-            self._body_paid_s = time.monotonic()
-        left_s = self._body_paid_s + self.bounds.body_timeout_s - time.monotonic()
+            self._body_paid_s = now
+        left_s = self._body_paid_s + self.bounds.body_timeout_s - now
         if left_s > 0:
             self._body_timer = self.loop.call_later(left_s, self._look_at_body)
             return

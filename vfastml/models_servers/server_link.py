@@ -32,7 +32,6 @@ from vfastml.engine.dispatch_replies import (
 from vfastml.engine.dispatch_requests import (
     CancelByHandleReq,
     CancelReq,
-    ComputedReq,
     DetokenizeReq,
     Join,
     TextGenerationReq,
@@ -40,6 +39,7 @@ from vfastml.engine.dispatch_requests import (
     WorkReq,
 )
 from vfastml.engine.request_failure import failure
+from vfastml.engine.tenant import share_of
 from vfastml.engine.wire_keys import ServerKeys
 from vfastml.errors import InternalServerError, InternalServerTooBusyError
 from vfastml.models_servers.admission import Admission
@@ -338,14 +338,14 @@ class ServerLink:
         if self._gateways.has_open(request.request_id):
             raise InternalServerError("A request with this id is already open.")
         if not isinstance(request, TokenizeReq | DetokenizeReq):
-            self.admission.check_room(share=_share_of(request))  # before the work of preparing it
+            self.admission.check_room(share=share_of(request))  # before the work of preparing it
         prepared = self._prepare(request)
         if isinstance(prepared, Tokenized | Detokenized):
             return prepared
         accepted = sendable(prepared.accepted())
         if isinstance(accepted, Accepted):
             tokens = prepared.num_tokens if isinstance(prepared, SizedWork) else 0
-            self.admission.enter(request.request_id, accepted.num_choices, tokens, _share_of(request))
+            self.admission.enter(request.request_id, accepted.num_choices, tokens, share_of(request))
             handles = request.handles if isinstance(request, TextGenerationReq) else ()
             self._gateways.open(request.request_id, identity, handles)
             self.inbox.put(prepared)
@@ -395,7 +395,3 @@ class ServerLink:
         """Never waits. Raises zmq.Again if the gateway's queue is full, another zmq.ZMQError if the gateway is gone."""
         self._router.send(identity, _FIRST_PART)
         self._router.send(frame, _LAST_PART)
-
-
-def _share_of(request: WorkReq) -> str:
-    return request.share if isinstance(request, ComputedReq) else ""

@@ -10,7 +10,7 @@ from typing import Any
 from vfastml.engine.dispatch_replies import Accepted
 
 _MOST_GONE = 1024
-"""Shares of which more is kept than what they have had too much."""
+"""Shares without anything that waits, of which it is kept whatever they have had."""
 
 
 @dataclass(frozen=True, slots=True)

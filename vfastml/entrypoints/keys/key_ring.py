@@ -94,7 +94,8 @@ class KeyRing:
         return gone
 
     def _settled(self, found: dict[bytes, _Held]) -> dict[bytes, _Held]:
-        """Those to be held from now on. Whatever else is wrong with a file, keys that are not in it are revoked."""
+        """Those to be held from now on. If this gateway cannot do what the file's keys ask for, those that are not in
+        it are revoked all the same."""
         try:
             self._check([held.key for held in found.values()])
         except ValueError as error:
